@@ -1,0 +1,225 @@
+"""What the training scripts share: their flags, and a run from start to report."""
+import argparse
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import grading
+import kernels
+import models
+import pictures
+import training
+import utils
+
+
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text}')
+    return value
+
+
+def positive_float(text):
+    value = float(text)
+    if not 0 < value < float('inf'):
+        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text}')
+    return value
+
+
+def weight(text):
+    value = float(text)
+    if not 0 <= value < float('inf'):
+        raise argparse.ArgumentTypeError(f'expected a number of at least 0, got {text}')
+    return value
+
+
+def count(text):
+    return 'all' if text == 'all' else positive(text)
+
+
+def seed(text):
+    value = int(text)
+    if not 0 <= value < 2 ** 32:
+        raise argparse.ArgumentTypeError(f'expected a whole number from 0 to 2^32 - 1, got {text}')
+    return value
+
+
+# argparse names a type by its function in "invalid ... value"
+positive.__name__ = 'whole number'
+positive_float.__name__ = weight.__name__ = 'number'
+count.__name__ = 'count (a whole number or "all")'
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line (the usage is in --help), and a flag must be written out."""
+
+    def __init__(self, description):
+        super().__init__(description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False)
+
+    def error(self, message):
+        print(f'error: {message}; see --help', file=sys.stderr)
+        sys.exit(2)
+
+
+def add_data_flags(parser):
+    parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH', 'dataset'),
+                        help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
+                             'if it has neither. The environment variable DATA_PATH sets the default')
+    parser.add_argument('--dataset', choices=list(utils.DATASETS), default=argparse.SUPPRESS,
+                        help='the data set, never replaced by another (default: fashion-mnist, or scikit-learn\'s digits '
+                             'where there is neither file nor network)')
+    parser.add_argument('--n-test', metavar='N', type=count, default=argparse.SUPPRESS,
+                        help='how many test images, a number or "all" (default: 1000, or all if there are fewer)')
+    parser.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or cuda:N (default: cuda if there is one)')
+
+
+def training_parser(description, system, latent_dim):
+    """The flags of the training scripts, with the best known defaults."""
+    parser = Parser(description)
+    if system == 'vad':
+        parser.add_argument('--dist', choices=list(kernels.FAMILIES), default='gaussian', help='family of the posteriors')
+    add_data_flags(parser)
+    parser.add_argument('--n-train', metavar='N', type=count, default=argparse.SUPPRESS,
+                        help='how many training images, a number or "all" (default: 1000, or all if there are fewer)')
+    parser.add_argument('--latent-dim', metavar='D', type=positive, default=latent_dim, help='latent dimensions an image')
+    parser.add_argument('--epochs', metavar='E', type=positive, default=27,
+                        help='epochs; one shows every image once and two shifted copies of it')
+    parser.add_argument('--batch-size', metavar='B', type=positive, default=64, help='images a step')
+    parser.add_argument('--lr', type=positive_float, default=4e-3, help='peak learning rate of the decoder')
+    parser.add_argument('--latent-lr', type=positive_float, default=0.1, help='peak learning rate of the latents')
+    parser.add_argument('--beta', type=weight, default=1.0, help='weight of the KL; 1 is the ELBO')
+    parser.add_argument('--obs-std', type=positive_float, default=0.08,
+                        help='standard deviation of a pixel (0-1) given its latents; the larger, the more the KL matters')
+    parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
+                        help='dcgan4x4 and dcgan7x7 are those of the documents, 20 times slower on a CPU')
+    parser.add_argument('--seed', type=seed, default=0, help='every random number follows from it')
+    parser.add_argument('--interpolate', nargs=2, metavar='CLASS', default=argparse.SUPPRESS,
+                        help='classes of the two test images of interpolation.png, names or numbers '
+                             '(default: trouser dress, classes 1 and 3)')
+    parser.add_argument('--run-dir', metavar='DIR', type=Path, default=argparse.SUPPRESS,
+                        help='where the run goes (default: runs/<system>-<dist>, or runs/<system>)')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run folder, exactly')
+    return parser
+
+
+def parse_classes(wanted, names):
+    """Class numbers for --interpolate's two names or numbers."""
+    chosen = []
+    for word in wanted:
+        lower = [name.lower() for name in names]
+        if word.lower() in lower:
+            chosen.append(lower.index(word.lower()))
+        elif word.isdigit() and int(word) < len(names):
+            chosen.append(int(word))
+        else:
+            raise utils.UserError(f'expected --interpolate to name two of {", ".join(names)}, got {word!r}')
+    return chosen
+
+
+def build_model(config):
+    """The model that a configuration describes, untrained."""
+    if config['system'] == 'ad':
+        return models.AutoDecoder(config['latent_dim'], config['decoder'])
+    return models.VariationalAutoDecoder(config['dist'], config['latent_dim'], config['decoder'], config['seed'])
+
+
+def load_model(state, device):
+    """The trained model in a final checkpoint's state."""
+    model = build_model(state['config']).to(device)
+    model.load_state_dict(state['model'])
+    return model.eval().requires_grad_(False)
+
+
+def choose_folder(run_dir, resume):
+    """The folder to work in, and the checkpoint state to go on from (None: from the start).
+
+    A whole run stays in its place until its successor is whole: that one grows in <run_dir>.new.
+    """
+    new = run_dir.with_name(run_dir.name + '.new')
+    folder = new if utils.is_whole(run_dir) else run_dir
+    if run_dir.exists() and not run_dir.is_dir():
+        raise utils.UserError(f'expected --run-dir to be a folder, got the file {run_dir}')
+    checkpoint = folder / 'checkpoint.pt'
+    if not resume and checkpoint.exists():
+        raise utils.UserError(f'{folder} holds an unfinished run: go on with it by --resume, or delete that folder to start '
+                              f'afresh')
+    if resume and not checkpoint.exists():
+        if folder == new:
+            raise utils.UserError(f'expected an unfinished run in {run_dir}, got a finished one: there is nothing to resume')
+        raise utils.UserError(f'expected a checkpoint in {run_dir} to resume, got none: start without --resume')
+    return folder, utils.load_checkpoint(checkpoint) if resume else None
+
+
+def check_same_config(saved, config, folder):
+    differences = [f'{k} {saved.get(k)} (now {config.get(k)})' for k in {**saved, **config} if saved.get(k) != config.get(k)]
+    if differences:
+        raise utils.UserError(f'the checkpoint in {folder} is from another configuration: {", ".join(differences)}; '
+                              f'resume with the flags it was started with')
+
+
+def train(system, args):
+    """Train, grade and draw one run: everything that a training script does after reading its flags."""
+    import torch
+    given = vars(args)   # flags without a default are there only if they were given
+    device = utils.pick_device(given.get('device'))
+    dist = given.get('dist')
+    run_dir = given.get('run_dir', Path('runs') / '-'.join(filter(None, (system, dist))))
+    folder, state = choose_folder(run_dir, args.resume)
+    train_set, test_set, source = utils.load_data(args.data_path, given.get('dataset'), given.get('n_train'),
+                                                  given.get('n_test'))
+    classes = parse_classes(given.get('interpolate', pictures.INTERPOLATE), train_set.classes)
+    config = {'system': system, 'dist': dist, 'dataset': train_set.name, 'n_train': len(train_set), 'n_test': len(test_set),
+              'train_checksum': train_set.checksum(), 'test_checksum': test_set.checksum(),
+              **{name: given[name] for name in ('latent_dim', 'epochs', 'batch_size', 'lr', 'latent_lr', 'beta', 'obs_std',
+                                                'decoder', 'seed')}}
+    if state:
+        check_same_config(state.get('config', {}), config, folder)
+        state = utils.load_checkpoint(folder / 'checkpoint.pt', device)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    utils.write_json(folder / 'config.json', {**config, 'data': source})
+    torch.manual_seed(config['seed'])
+    model = build_model(config).to(device)
+    try:
+        if state and state['stage'] == 'trained':
+            model = load_model(state, device)
+            seconds = sum(m['seconds'] for m in training.read_metrics(folder))
+        else:
+            state, seconds = training.fit(model, train_set, config, folder, resume=state)
+        results, test_latents = grading.grade(model, state, test_set)
+    except KeyboardInterrupt:
+        saved = 'the checkpoint is saved' if (folder / 'checkpoint.pt').exists() else 'nothing was trained yet'
+        flags = [flag for flag in sys.argv[1:] if flag != '--resume'] + ['--resume'] * ('yet' not in saved)
+        print(f'\ninterrupted; {saved}. Go on with: python {shlex.join([Path(sys.argv[0]).name, *flags])}', file=sys.stderr)
+        sys.exit(130)
+    results = {**{k: v for k, v in config.items() if 'checksum' not in k}, **grading.grade_training(model, state, train_set),
+               **results, 'train_seconds': round(seconds, 1), 'device': device.type, 'data': source,
+               'parameters': sum(p.numel() for p in model.parameters()), 'torch': torch.__version__}
+    pictures.draw(folder, model, state, train_set, test_set, test_latents, classes)
+    pictures.save_losses(training.read_metrics(folder), folder / 'loss.png')
+    pictures.write_report(folder, results, config)
+    utils.write_json(folder / 'results.json', results)   # last: it says that the run is whole
+    if folder != run_dir:
+        utils.replace_folder(folder, run_dir)
+    print_results([results], [str(run_dir)])
+    print(f'pictures and figures: {run_dir / "report.html"}')
+
+
+COLUMNS = {'run': '<', 'system': '<', 'dist': '<', 'dataset': '<', 'n_test': '>', 'latent_dim': '>', 'seed': '>',
+           'train_loss': '>', 'test_loss': '>', 'test_loss_mean': '>', 'kl': '>', 'knn_accuracy': '>', 'test_seconds': '>'}
+
+
+def print_results(results, names):
+    """An aligned table, a row for each run."""
+    def cell(name, value):
+        if value is None:
+            return '-'
+        if isinstance(value, float):
+            return f'{value:.1f}' if name in ('kl', 'test_seconds') else f'{value:.4f}'
+        return str(value)
+    rows = [[cell(c, {'run': name, **r}.get(c)) for c in COLUMNS] for name, r in zip(names, results)]
+    lines = [list(COLUMNS), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    for line in lines:
+        print('  '.join(f'{text:{align}{width}}' for text, align, width in zip(line, COLUMNS.values(), widths)).rstrip())

@@ -1,0 +1,117 @@
+"""Grades and samples of a trained model: the course's loss, neighbours, draws from the prior and from a mixture."""
+import time
+import warnings
+
+import numpy as np
+import torch
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KNeighborsClassifier
+
+import training
+import utils
+
+GRADE_BATCH = 64   # the course's loss depends on the batch size: figures compare at 64 only
+MIXTURE_COMPONENTS = 40
+NEIGHBOURS = 5
+
+
+def reconstruction_loss(x, x_rec):
+    """The course's loss: |x - x_rec| (Frobenius) over the number of elements; a 0-d tensor.
+
+    x, x_rec: images of one shape, 0-255. It falls with the batch size B as 1 / sqrt(B). ValueError: other shapes.
+    """
+    if x.shape != x_rec.shape:
+        raise ValueError(f'expected images and reconstructions of one shape, got {list(x.shape)} and {list(x_rec.shape)}')
+    return torch.linalg.vector_norm(x - x_rec) / x.numel()
+
+
+def evaluate_model(model, test_dl, opt, latents, epochs, device):
+    """The course's grade: fit latents for `epochs` passes over test_dl by opt, then the mean loss over batches, a float.
+
+    latents: leaf tensor [N, K] with a row for each image of the data set, the only thing that opt holds.
+    test_dl yields (i [B], x [B, 28, 28] in 0-255). epochs may be 0; then opt is not used.
+    """
+    model.eval()
+    for _ in range(epochs):
+        for i, x in test_dl:
+            loss = reconstruction_loss(x.to(device), model(latents[i.to(latents.device)]))
+            opt.zero_grad()
+            loss.backward(inputs=[latents])   # the decoder stays as it is
+            opt.step()
+    with torch.no_grad():
+        losses = [reconstruction_loss(x.to(device), model(latents[i.to(latents.device)])).item() for i, x in test_dl]
+    return float(np.mean(losses))
+
+
+def course_loss(model, dataset, latents):
+    """reconstruction_loss of latents [N, K] as the course's evaluate_model returns it, at batch size 64."""
+    model.calls = 0   # a variational model samples: the same samples at each grading
+    loader = torch.utils.data.DataLoader(dataset, batch_size=GRADE_BATCH)
+    return evaluate_model(model, loader, None, latents, epochs=0, device=latents.device)
+
+
+def mean_loss(model, dataset, latents):
+    """The same at the posterior means instead of samples."""
+    class AtMean(torch.nn.Module):
+        def forward(self, rows):
+            return model.decode(model.mean(rows))
+    loader = torch.utils.data.DataLoader(dataset, batch_size=GRADE_BATCH)
+    return evaluate_model(AtMean(), loader, None, latents, epochs=0, device=latents.device)
+
+
+def fit_test_latents(model, state, dataset, passes=training.INFER_PASSES):
+    """Latents [n, K] of the data set's images under a trained model: the linear start, then `passes` passes."""
+    device = model.pixel_bias.device
+    images = training.Images(dataset, device)
+    start = training.start_inference(model, state['warm_start'].to(device), images)
+    return training.infer(model, start, images, state['config'], use=training.INFER, passes=passes,
+                          lr=training.INFER_LR, label='fitting test latents')
+
+
+@torch.no_grad()
+def grade(model, state, test):
+    """Grades on a test ImageDataset, a dict for results.json, and the latents [n, K] fitted to it.
+
+    state: a trained run's checkpoint. Neighbours are None where the test set has other classes.
+    """
+    started = time.perf_counter()
+    with torch.enable_grad():
+        latents = fit_test_latents(model, state, test)
+    seconds = time.perf_counter() - started
+    codes, labels = model.mean(state['latents']).cpu(), state['labels'].cpu()
+    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(codes))).fit(codes, labels)
+    same_classes = test.name == state['config']['dataset']
+    return {'dataset': test.name, 'n_test': len(test),
+            'test_loss': course_loss(model, test, latents), 'test_loss_mean': mean_loss(model, test, latents),
+            'knn_accuracy': neighbours.score(model.mean(latents).cpu(), test.y) if same_classes else None,
+            'test_seconds': round(seconds, 1)}, latents
+
+
+@torch.no_grad()
+def grade_training(model, state, train):
+    """Grades of the training latents, a dict for results.json: course loss (sampled) and mean KL in nats."""
+    latents = state['latents']
+    ids = torch.arange(len(latents), device=latents.device)
+    _, kl = model.sample(model.params(latents), seed=0, step=0, ids=ids)
+    return {'train_loss': course_loss(model, train, latents), 'kl': float(kl.mean())}
+
+
+@torch.no_grad()
+def sample_prior(model, n, seed):
+    """n images decoded from draws of the prior: [n, 28, 28] in 0-255."""
+    z = model.sample_prior(n, seed=training.key(seed, training.PRIOR))
+    return torch.cat([model.decode(part) for part in z.split(1000)])
+
+
+@torch.no_grad()
+def sample_mixture(model, latents, n, seed):
+    """n images decoded from a Gaussian mixture fitted to the codes of the posterior means of latents [N, K]."""
+    codes = model.code(model.mean(latents)).cpu().double().numpy()
+    components = max(1, min(MIXTURE_COMPONENTS, len(codes) // 20))   # 20 codes or more to a component
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', ConvergenceWarning)   # 50 iterations are enough for samples
+        mixture = GaussianMixture(components, reg_covar=1e-3, max_iter=50, random_state=seed).fit(codes[:20_000])
+    draws = torch.as_tensor(mixture.sample(n)[0], dtype=torch.float32, device=latents.device)
+    draws = draws[torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(latents.device)]   # they come sorted
+    return torch.cat([255 * model.render_code(part) for part in draws.split(1000)])

@@ -1,0 +1,195 @@
+"""Decoders, and the auto-decoders that join them to latents.
+
+An image's latents are one row of a table [N, K], K = P * D: P parameters for each of D latent dimensions,
+the location first (P = 1 for a point). The table is a plain tensor that the training loop owns, so that
+the same model serves the training table and the test table.
+"""
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import kernels
+
+SIDE = 28   # images are 28 x 28
+
+
+class GroupNormDecoder(nn.Module):
+    """The default: two linear layers to 64 x 7 x 7, two upsamplings, group normalisation (Wu and He, 2018).
+
+    Group normalisation has no running statistics, so that training, inference and random samples are
+    decoded alike, and it keeps random samples in the range that later layers know: without it they score
+    a third worse. Few channels at high resolution (8 at 28 x 28) make it fast on a CPU.
+    """
+
+    def __init__(self, latent_dim):
+        super().__init__()
+        self.stem = nn.Linear(latent_dim, 512)
+        self.grid = nn.Linear(512, 7 * 7 * 64)
+        self.norms = nn.ModuleList(nn.GroupNorm(c // 8, c) for c in (64, 32, 8))   # groups of 8 channels
+        self.up14 = nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1)
+        self.up28 = nn.ConvTranspose2d(32, 8, 4, stride=2, padding=1)
+        self.out = nn.Conv2d(8, 1, 3, padding=1)
+        # Channels last: the CPU's convolutions run in this layout, and are twice as fast where they find it.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, code):                                                       # [B, D]
+        x = self.grid(F.gelu(self.stem(code)))                                     # [B, 3136]
+        x = x.view(-1, 7, 7, 64).permute(0, 3, 1, 2)                               # [B, 64, 7, 7], channels last
+        x = self.up14(F.gelu(self.norms[0](x)))                                    # [B, 32, 14, 14]
+        x = self.up28(F.gelu(self.norms[1](x)))                                    # [B, 8, 28, 28]
+        return self.out(F.gelu(self.norms[2](x))).squeeze(1)                       # [B, 28, 28]
+
+
+class DCGAN4x4Decoder(nn.Module):
+    """Document 000's: a linear layer to 512 x 4 x 4 and the upsamplings of DCGAN (Radford et al., 2015) to
+    32 x 32, then a 1 x 1 layer whose padding of 2 cuts the image to 28 x 28."""
+
+    def __init__(self, latent_dim):
+        super().__init__()
+        self.stem = nn.Linear(latent_dim, 512 * 4 * 4)
+        layers = []
+        for c_in, c_out in ((512, 256), (256, 128), (128, 128)):                   # 4 -> 8 -> 16 -> 32
+            layers += [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(c_out),
+                       nn.ReLU()]
+        self.up = nn.Sequential(*layers, nn.ConvTranspose2d(128, 1, 3, padding=1), nn.ConvTranspose2d(1, 1, 1, padding=2))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, code):
+        return self.up(self.stem(code).view(-1, 512, 4, 4)).squeeze(1)             # [B, 28, 28]
+
+
+class DCGAN7x7Decoder(nn.Module):
+    """Document 001's: a linear layer to 256 x 7 x 7 and two upsamplings to 28 x 28."""
+
+    def __init__(self, latent_dim):
+        super().__init__()
+        self.stem = nn.Linear(latent_dim, 256 * 7 * 7)
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(256, 128, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(128), nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.ConvTranspose2d(64, 1, 3, padding=1, bias=False))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, code):
+        return self.up(F.relu(self.stem(code)).view(-1, 256, 7, 7)).squeeze(1)     # [B, 28, 28]
+
+
+# A decoder is a module that takes codes [B, D] to logits [B, 28, 28] and names its first linear layer `stem`.
+# To add one, write it above and enter it here: the command line, the checkpoints and the tests read this table.
+DECODERS = {'groupnorm': GroupNormDecoder, 'dcgan4x4': DCGAN4x4Decoder, 'dcgan7x7': DCGAN7x7Decoder}
+
+
+class AutoDecoder(nn.Module):
+    """Latent vectors to images: model(latents [B, D]) -> [B, 28, 28] in 0-255.
+
+    decoder: a name in DECODERS. ValueError: no such decoder.
+    """
+    dist = None
+    params_per_dim = 1   # P
+
+    def __init__(self, latent_dim, decoder='groupnorm'):
+        super().__init__()
+        if decoder not in DECODERS:
+            raise ValueError(f'expected decoder to be one of {", ".join(DECODERS)}, got {decoder!r}')
+        self.latent_dim = latent_dim
+        self.decoder = DECODERS[decoder](latent_dim)
+        # Added to the logits. Started at the mean training image, it leaves the decoder the differences
+        # between images, and no seed starts on the plateau where all images are black.
+        self.pixel_bias = nn.Parameter(torch.zeros(SIDE, SIDE))
+        # Affine map from code to decoder input, so that latents can be standardised after training.
+        self.register_buffer('code_scale', torch.ones(latent_dim))
+        self.register_buffer('code_shift', torch.zeros(latent_dim))
+
+    def params(self, latents):
+        """Table rows [B, P * D] as posterior parameters [B, P, D]."""
+        return latents.view(len(latents), self.params_per_dim, self.latent_dim)
+
+    def code(self, z):
+        """Latent variables z as the decoder reads them, before code_scale and code_shift."""
+        return z
+
+    def render_code(self, code):
+        """Codes [B, D] -> images [B, 28, 28] in 0-1."""
+        return torch.sigmoid(self.decoder(code * self.code_scale + self.code_shift) + self.pixel_bias)
+
+    def render(self, z):
+        """z [B, D] -> images [B, 28, 28] in 0-1."""
+        return self.render_code(self.code(z))
+
+    def decode(self, z):
+        """z [B, D] -> images [B, 28, 28] in 0-255."""
+        return 255 * self.render(z)
+
+    def mean(self, latents):
+        """Posterior mean of z for table rows [B, K]: [B, D]. For a point posterior, the row itself."""
+        return latents
+
+    def sample(self, params, *, seed, step, ids):
+        """z [B, D] and KL [B] in nats for params [B, P, D]; a point is its own sample, at no KL."""
+        return params[:, 0], params.new_zeros(len(params))
+
+    def start(self, code, spread):
+        """Table [N, K] whose posteriors lie near codes [N, D], with a standard deviation of about spread [D]."""
+        return code
+
+    @torch.no_grad()
+    def standardise(self, latents):
+        """Shift and scale z so that the table [N, K] fits the prior best on average.
+
+        Returns the new table; the decoder's input absorbs the change, so that every image stays what it was.
+        """
+        shift, scale = latents.mean(0), latents.std(0, correction=0)
+        self.absorb(scale, shift)
+        return (latents - shift) / scale
+
+    def absorb(self, scale, shift):
+        self.code_shift += self.code_scale * shift
+        self.code_scale *= scale
+
+    def sample_prior(self, n, *, seed):
+        """n draws of z from the prior, [n, D]. An auto-decoder has none, but once standardised its latents
+        have mean 0 and variance 1, so the normal distribution stands in."""
+        return kernels.sample_prior('gaussian', (n, self.latent_dim), seed=seed, device=self.pixel_bias.device)
+
+    def forward(self, latents):
+        return self.decode(self.mean(latents))
+
+
+class VariationalAutoDecoder(AutoDecoder):
+    """Rows of posterior parameters to images of sampled latents: model(latents [B, P * D]) -> [B, 28, 28] in 0-255.
+
+    Each call draws fresh noise, in train and eval mode alike; setting `calls` to 0 repeats the sequence.
+    dist: a name in kernels.FAMILIES. ValueError: no such family or decoder.
+    """
+
+    def __init__(self, dist, latent_dim, decoder='groupnorm', seed=0):
+        super().__init__(latent_dim, decoder)
+        self.dist, self.family, self.seed, self.calls = dist, kernels.family(dist), seed, 0
+        self.params_per_dim = len(self.family.parameters)
+
+    def code(self, z):
+        return self.family.code(z)
+
+    def mean(self, latents):
+        return self.family.mean(self.params(latents))
+
+    def sample(self, params, *, seed, step, ids):
+        return kernels.sample_kl(params, self.dist, seed=seed, step=step, ids=ids)
+
+    def start(self, code, spread):
+        return self.family.start(code, spread).flatten(1)
+
+    @torch.no_grad()
+    def standardise(self, latents):
+        params, scale, shift = self.family.standardise(self.params(latents))
+        self.absorb(scale, shift)
+        return params.flatten(1)
+
+    def sample_prior(self, n, *, seed):
+        return kernels.sample_prior(self.dist, (n, self.latent_dim), seed=seed, device=self.pixel_bias.device)
+
+    def forward(self, latents):
+        ids = torch.arange(len(latents), device=latents.device)
+        z, _ = self.sample(self.params(latents), seed=self.seed, step=self.calls, ids=ids)
+        self.calls += 1
+        return self.decode(z)

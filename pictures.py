@@ -1,0 +1,126 @@
+"""The pictures of a run folder, and report.html that shows them with the figures."""
+import base64
+import html
+
+import matplotlib.pyplot as plt
+import torch
+import torchvision
+
+import grading
+import utils
+
+INTERPOLATE = ('1', '3')   # trouser and dress, by class number
+STEPS = 10             # images along an interpolation, ends included
+
+CAPTIONS = {
+    'reconstructions.png': 'Reconstructions below their originals, from training and from test images.',
+    'samples.png': 'Random samples: decoded draws from the prior, and from a Gaussian mixture fitted to the training latents.',
+    'interpolation.png': 'From one test image to another, along a straight line between their posteriors.',
+    'magnitudes.png': 'The all-zeros and the all-ones vector, and test latents scaled to 0.5, 1 and 1.5 of their length.',
+    'tsne_train.png': 'Training latents (posterior means), mapped to the plane by t-SNE.',
+    'tsne_test.png': 'Test latents, mapped likewise.',
+    'loss.png': 'Negative ELBO and its two terms, means over each epoch.',
+}
+
+
+def save_rows(rows, file_name, per_row):
+    """Write labelled rows of images. rows: (label, images [n, 28, 28] in 0-255) pairs; per_row images to a line."""
+    strips = [torchvision.utils.make_grid(images.detach().cpu().clamp(0, 255)[:, None] / 255, nrow=per_row, padding=1,
+                                          pad_value=1) for _, images in rows]     # [3, height, width] each
+    heights = [strip.shape[1] for strip in strips]
+    width = max(strip.shape[2] for strip in strips)
+    fig, axes = plt.subplots(len(rows), 1, squeeze=False, figsize=(12, 12 * sum(heights) / width + 0.15 * len(rows)),
+                             gridspec_kw=dict(height_ratios=heights))
+    for ax, (label, _), strip in zip(axes[:, 0], rows, strips):
+        ax.imshow(strip.permute(1, 2, 0), interpolation='nearest')
+        ax.set_ylabel(label, rotation=0, ha='right', va='center')
+        ax.set(xticks=[], yticks=[], frame_on=False)
+    fig.savefig(file_name, dpi=100, bbox_inches='tight')
+    plt.close(fig)
+
+
+def save_losses(metrics, file_name):
+    """metrics: the lines of metrics.jsonl."""
+    fig, axes = plt.subplots(1, 3, figsize=(12, 3.2))
+    for ax, name in zip(axes, ('loss', 'reconstruction', 'kl')):
+        ax.plot([m['epoch'] for m in metrics], [m[name] for m in metrics], marker='.')
+        ax.set(title={'loss': 'negative ELBO (total)', 'kl': 'KL'}.get(name, name), xlabel='epoch', ylabel='nats an image')
+        ax.grid(alpha=0.3)
+    fig.tight_layout()
+    fig.savefig(file_name, dpi=100)
+    plt.close(fig)
+
+
+def pick_pair(dataset, classes):
+    """Indices of the first test image of each of two classes; where one is missing, the first two images
+    that differ in class, or the first two."""
+    wanted = [(dataset.y == c).nonzero().flatten() for c in classes]
+    if all(len(w) for w in wanted):
+        return int(wanted[0][0]), int(wanted[1][0])
+    others = (dataset.y != dataset.y[0]).nonzero().flatten()
+    return 0, int(others[0]) if len(others) else len(dataset) - 1
+
+
+@torch.no_grad()
+def draw(folder, model, state, train, test, test_latents, classes):
+    """Write all pictures of a run into folder. test_latents: [n, K], fitted to the data set test."""
+    latents, seed = state['latents'], state['config']['seed']
+
+    def reconstruct(rows):
+        return model.decode(model.mean(rows))
+    n = 16
+    save_rows([('train', train.X[:n]), ('decoded', reconstruct(latents[:n])),
+               ('test', test.X[:n]), ('decoded', reconstruct(test_latents[:n]))], folder / 'reconstructions.png', n)
+    prior = 'the prior' if model.dist else 'N(0, 1)'
+    save_rows([(prior, grading.sample_prior(model, 5 * n, seed)),
+               ('mixture', grading.sample_mixture(model, latents, 5 * n, seed))], folder / 'samples.png', n)
+
+    # Between posteriors, that is between rows: log-scales are interpolated as well as locations.
+    a, b = pick_pair(test, classes)
+    t = torch.linspace(0, 1, STEPS, device=latents.device)[:, None]
+    path = reconstruct(test_latents[a] + t * (test_latents[b] - test_latents[a]))  # [STEPS, 28, 28]
+    originals = torch.full((STEPS, 28, 28), 255.0)
+    originals[0], originals[-1] = test.X[a], test.X[b]
+    save_rows([('original', originals), ('decoded', path)], folder / 'interpolation.png', STEPS)
+
+    if not model.dist:   # what an auto-decoder's codes mean, as in document 000
+        d = model.latent_dim
+        ends = torch.stack([torch.zeros(d), torch.ones(d)]).to(latents.device)
+        save_rows([('zeros, ones', reconstruct(ends))]
+                  + [(f'x {m}', reconstruct(m * test_latents[:n])) for m in (0.5, 1, 1.5)], folder / 'magnitudes.png', n)
+    utils.plot_tsne(train, model.mean(latents), folder / 'tsne_train.png', 't-SNE of the training latents')
+    utils.plot_tsne(test, model.mean(test_latents), folder / 'tsne_test.png', 't-SNE of the test latents')
+
+
+PAGE = '''<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }}
+table {{ border-collapse: collapse; }} td {{ padding: .15rem 1.5rem .15rem 0; border-bottom: 1px solid #ddd; }}
+figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #555; }}
+.columns {{ display: flex; flex-wrap: wrap; gap: 3rem; }}
+</style></head><body>
+<h1>{title}</h1>
+<div class="columns"><div><h2>Results</h2><table>{results}</table></div>
+<div><h2>Configuration</h2><table>{config}</table></div></div>
+{figures}
+</body></html>
+'''
+
+
+def write_report(folder, results, config):
+    """Write report.html: figures, configuration and the pictures of the folder, in one self-contained file."""
+    def table(pairs):
+        return ''.join(f'<tr><td>{html.escape(str(k))}</td><td>{html.escape(format_value(v))}</td></tr>' for k, v in pairs)
+    figures = ''.join(
+        f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,'
+        f'{base64.b64encode((folder / name).read_bytes()).decode()}"><figcaption>{html.escape(caption)}</figcaption></figure>\n'
+        for name, caption in CAPTIONS.items() if (folder / name).exists())
+    title = ' '.join(filter(None, (config['system'].upper(), config['dist'], 'on', config['dataset'])))
+    page = PAGE.format(title=html.escape(title), figures=figures, config=table(config.items()),
+                       results=table((k, v) for k, v in results.items() if k not in config))
+    utils.write_atomically(folder / 'report.html', lambda path: path.write_text(page, encoding='utf-8'))
+
+
+def format_value(value):
+    return '-' if value is None else f'{value:.4g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,362 @@
+"""The one loop: where the latents start, training, inference for new images, checkpoints and resuming.
+
+Every image owns its latents: a row of a table. Both training (decoder and table) and inference (a table
+alone, the decoder frozen) minimise the negative ELBO, averaged over the batch,
+
+    |x - render(z)|^2 / (2 obs_std^2) + beta * KL(q(z) || p(z)),        z ~ q(z; row)
+
+with pixels x in 0-1. Training also shows copies of the images, shifted by one pixel, each with latents of
+its own: a thousand images are few, and a decoder that never saw the same coat one pixel lower overfits.
+"""
+import json
+import math
+import signal
+import time
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from sklearn.decomposition import PCA
+from tqdm import tqdm
+
+import utils
+
+# Which use of noise a Philox key belongs to: its high 32 bits. The low ones are --seed.
+TRAIN, REFINE, INFER, GRADE, PRIOR = range(5)
+
+SHIFTS = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))   # rows and columns of padding cut off at the top left; 1, 1: none
+COPIES_PER_EPOCH = 2      # of each image's 4 shifted copies, on average; the image itself comes every epoch
+REFINE_PASSES = 10        # over the training latents after training, the decoder frozen
+INFER_PASSES = 40         # over new images; the course allows 100
+INFER_LR = 0.1
+INFER_BATCH = 250
+KEEP = 0.19               # a principal component starts switched on if its posterior spread is at most this
+CHECK_EVERY = 50          # steps between looks at the loss, which on a GPU make the host wait
+
+
+class NotFinite(utils.UserError):
+    pass
+
+
+def key(seed, use):
+    return use << 32 | seed
+
+
+# ------------------------------------------------------------------------------------------------ images
+
+class Images:
+    """A data set and its shifted copies on the device, as one uint8 tensor; row = copy * n + image."""
+
+    def __init__(self, dataset, device):
+        padded = F.pad(dataset.X.to(torch.uint8), (1, 1, 1, 1)).to(device)         # [n, 30, 30]
+        self.windows = padded.unfold(1, 28, 1).unfold(2, 28, 1)                    # [n, 3, 3, 28, 28], a view
+        self.shifts = torch.tensor(SHIFTS, device=device)
+        self.n = len(dataset)
+
+    def __len__(self):
+        return self.n * len(SHIFTS)
+
+    def __getitem__(self, rows):
+        """rows: int64 [B] -> [B, 28, 28], float32 in 0-1."""
+        top, left = self.shifts[rows // self.n].unbind(1)
+        return self.windows[rows % self.n, top, left].float() / 255
+
+
+def epoch_order(n, seed, epoch, device):
+    """The rows of one epoch, shuffled: every image once, and COPIES_PER_EPOCH * n of the copies. int64 [3n]."""
+    generator = torch.Generator().manual_seed(seed << 20 | epoch)
+    copies = n + torch.randperm((len(SHIFTS) - 1) * n, generator=generator)[:COPIES_PER_EPOCH * n]
+    rows = torch.cat([torch.arange(n), copies])
+    return rows[torch.randperm(len(rows), generator=generator)].to(device)
+
+
+def features(x):
+    """Images [B, 28, 28] in 0-1 to what linear methods see, [B, 784]: the square root lifts faint texture,
+    and its neighbourhoods follow the classes better than those of the pixels."""
+    return x.flatten(1).sqrt()
+
+
+# ------------------------------------------------------------------------------------- where latents start
+
+def start_latents(model, images, obs_std):
+    """Latents [len(images), K] from principal components; sets the decoder up to match.
+
+    The components of the images' features, whitened, are N(0, 1) in each dimension, so they start inside
+    the prior. Each is the start of the posterior's location, and its spread that of a linear model with
+    observation noise obs_std. Then, by the kind of posterior:
+    - a point takes all components, and so do
+    - families with a scale, but only where the spread is at most KEEP: the others start at the prior, cut off
+      from the decoder, and are bought back if they are worth their KL. Fewer dimensions in use leave fewer
+      empty places for a random sample to fall into.
+    - families without a scale cannot make a dimension precise. A random rotation spreads the components over
+      all dimensions, each with the weight variance^(1/4) that is best over a noisy linear channel.
+    """
+    rows = torch.arange(len(images), device=images.windows.device).split(10_000)
+    originals = torch.cat([features(images[r]).cpu() for r in torch.arange(images.n).to(rows[0]).split(10_000)])
+    dims = min(model.latent_dim, len(originals) - 1, originals.shape[1])
+    if dims:
+        pca = PCA(dims, svd_solver='covariance_eigh').fit(originals.numpy())
+        scores = np.concatenate([pca.transform(features(images[r]).cpu().numpy()) for r in rows])
+        variance = np.maximum(pca.explained_variance_, 1e-8)
+        code = torch.as_tensor(scores / np.sqrt(variance), dtype=torch.float32)    # [rows, dims]
+        variance = torch.as_tensor(variance, dtype=torch.float32)
+    else:   # a single image has no principal component
+        code, variance = torch.zeros(len(images), 0), torch.zeros(0)
+    code = F.pad(code, (0, model.latent_dim - dims))                               # [rows, D]
+    variance = F.pad(variance, (0, model.latent_dim - dims))
+    spread = obs_std / torch.sqrt(variance + obs_std ** 2)                         # [D]
+    if model.params_per_dim == 1 and model.dist:
+        generator = torch.Generator().manual_seed(0)   # which rotation does not matter: the same for every seed
+        rotation, _ = torch.linalg.qr(torch.randn(model.latent_dim, model.latent_dim, generator=generator))
+        code = (code * variance ** 0.25) @ rotation
+        code = code / code.pow(2).mean().sqrt().clamp_min(1e-8)
+    else:
+        if model.dist:
+            keep = spread <= max(KEEP, float(spread.min()))
+            code, spread = code * keep, torch.where(keep, spread, 1.0)
+            model.decoder.stem.weight.data[:, ~keep.to(model.decoder.stem.weight.device)] = 0
+            dims = int(keep.sum())
+        # A Gaussian's draws lie near the sphere of radius sqrt(D). Codes of one length also make better
+        # neighbours: short ones would be everybody's nearest.
+        code = F.normalize(code) * math.sqrt(dims)
+    mean = torch.stack([images[r].mean(0) for r in torch.arange(images.n).to(rows[0]).split(10_000)]).mean(0)
+    model.pixel_bias.data.copy_(torch.logit(mean.clamp(0.02, 0.98)))
+    return model.start(code, spread).to(rows[0].device)
+
+
+def ridge_regression(inputs, targets, penalty):
+    """Weights [785, K] of a linear map with bias from features to targets [rows, K]; inputs: batches of images.
+
+    Minimises the mean squared error plus penalty * |weights|^2. Float64, and one pass: memory does not grow.
+    """
+    gram = cross = count = 0
+    for x, target in zip(inputs, targets):
+        phi = F.pad(features(x), (0, 1), value=1.0).double()                       # [B, 785]
+        gram, cross, count = gram + phi.T @ phi, cross + phi.T @ target.double(), count + len(x)
+    gram.diagonal()[:-1] += penalty * count                                        # the bias goes unpunished
+    return torch.linalg.solve(gram, cross).float()
+
+
+def start_inference(model, warm_start, images):
+    """Latents [n, K] for new images by the linear map that predicts the training latents: no luck involved."""
+    rows = torch.arange(images.n, device=images.windows.device).split(10_000)
+    return torch.cat([F.pad(features(images[r]), (0, 1), value=1.0) @ warm_start for r in rows])
+
+
+# ------------------------------------------------------------------------------------------- optimisation
+
+class RowAdam:
+    """Adam (Kingma and Ba, 2015) for the rows of a table [N, K], each with its own count of steps.
+
+    A step touches the rows of the batch only, state included: its cost does not grow with N, and no row
+    moves by the stale momentum of a gradient that it did not have.
+    """
+
+    def __init__(self, table, beta1=0.9, beta2=0.999):
+        self.table, self.beta1, self.beta2 = table, beta1, beta2
+        self.m, self.v = torch.zeros_like(table), torch.zeros_like(table)
+        self.count = torch.zeros(len(table), dtype=torch.int64, device=table.device)
+
+    def step(self, rows, gradient, lr):
+        """rows: int64 [B], each at most once. gradient: [B, K]."""
+        self.count[rows] += 1
+        count = self.count[rows].float()[:, None]                                  # [B, 1]
+        m = self.m[rows].lerp(gradient, 1 - self.beta1)
+        v = self.v[rows].lerp(gradient * gradient, 1 - self.beta2)
+        self.m[rows], self.v[rows] = m, v
+        m_hat, v_hat = m / (1 - self.beta1 ** count), v / (1 - self.beta2 ** count)
+        self.table[rows] -= lr * m_hat / (v_hat.sqrt() + 1e-8)
+
+    def state_dict(self):
+        return {'m': self.m, 'v': self.v, 'count': self.count}
+
+    def load_state_dict(self, state):
+        self.m, self.v, self.count = state['m'], state['v'], state['count']
+
+
+def one_cycle(progress, warm_up):
+    """Factor of the learning rate at progress 0-1: linear rise to 1 until warm_up, then a cosine to 0.01."""
+    if progress < warm_up:
+        return progress / warm_up
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def negative_elbo(model, params, x, obs_std, *, seed, step, ids):
+    """The two terms per image in nats, reconstruction [B] and KL [B], for params [B, P, D], x [B, 28, 28]."""
+    z, kl = model.sample(params, seed=seed, step=step, ids=ids)
+    squared_error = (x - model.render(z)).square().flatten(1).sum(1)
+    return squared_error / (2 * obs_std ** 2), kl
+
+
+def infer(model, latents, images, config, *, use, passes, lr, label):
+    """Fit latents [n, K] of the first n images, the decoder frozen. In place; returns them.
+
+    Batches need no shuffling: the images do not interact.
+    """
+    model.eval()   # batch normalisation, in the decoders that have it, by its running statistics
+    optimiser = RowAdam(latents, beta2=0.99)
+    batches = torch.arange(len(latents), device=latents.device).split(INFER_BATCH)
+    seed = key(config['seed'], use)
+    progress = tqdm(total=passes * len(batches), desc=label, disable=None, leave=False)
+    for i in range(passes):
+        rate = lr * one_cycle(i / passes, warm_up=0.05)
+        for rows in batches:
+            params = model.params(latents[rows]).requires_grad_()                  # [B, P, D], a leaf
+            reconstruction, kl = negative_elbo(model, params, images[rows], config['obs_std'],
+                                               seed=seed, step=i, ids=rows)
+            # The sum: each image descends its own loss, whatever the batch. Only params ask for a gradient.
+            gradient, = torch.autograd.grad((reconstruction + config['beta'] * kl).sum(), params)
+            optimiser.step(rows, gradient.flatten(1), rate)
+            progress.update()
+    progress.close()
+    if not torch.isfinite(latents).all():
+        raise NotFinite(f'expected finite latents after fitting them, got {int((~torch.isfinite(latents)).sum())} that are '
+                        f'not; train with a lower --lr or a higher --obs-std')
+    return latents
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+class InterruptFlag:
+    """While active, Ctrl-C only raises a flag, so that the step in progress ends whole; a second one interrupts."""
+
+    def __enter__(self):
+        self.raised = False
+        self.previous = signal.signal(signal.SIGINT, self.on_signal)
+        return self
+
+    def on_signal(self, *_):
+        self.raised = True
+        signal.signal(signal.SIGINT, self.previous)
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self.previous)
+
+
+class Trainer:
+    """Everything that a step changes: model, table, the two optimisers and the number of steps done."""
+
+    def __init__(self, model, images, config):
+        self.model, self.images, self.config = model, images, config
+        self.table = start_latents(model, images, config['obs_std'])              # [5n, K]
+        self.decoder_adam = torch.optim.AdamW(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), weight_decay=0,
+                                              fused=True)
+        self.table_adam = RowAdam(self.table)
+        self.step_number = 0
+        self.steps_per_epoch = math.ceil((1 + COPIES_PER_EPOCH) * images.n / config['batch_size'])
+        self.total_steps = self.steps_per_epoch * config['epochs']
+        self.history = torch.zeros(self.steps_per_epoch, 2, device=self.table.device)   # this epoch: reconstruction, KL
+
+    def state_dict(self):
+        return {'stage': 'training', 'config': self.config, 'step': self.step_number, 'table': self.table,
+                'model': self.model.state_dict(), 'decoder_adam': self.decoder_adam.state_dict(),
+                'table_adam': self.table_adam.state_dict(), 'history': self.history}
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state['model'])
+        self.table.copy_(state['table'])
+        self.decoder_adam.load_state_dict(state['decoder_adam'])
+        self.table_adam.load_state_dict(state['table_adam'])
+        self.step_number = state['step']
+        self.history.copy_(state['history'])
+
+    def step(self, rows):
+        """One step of decoder and latents on the images in rows, int64 [B]."""
+        config, step = self.config, self.step_number
+        factor = one_cycle(step / self.total_steps, warm_up=0.1)
+        for group in self.decoder_adam.param_groups:
+            group['lr'] = config['lr'] * factor
+        params = self.model.params(self.table[rows]).requires_grad_()             # [B, P, D], a leaf
+        reconstruction, kl = negative_elbo(self.model, params, self.images[rows], config['obs_std'],
+                                           seed=key(config['seed'], TRAIN), step=step, ids=rows)
+        self.decoder_adam.zero_grad()
+        (reconstruction + config['beta'] * kl).mean().backward()
+        self.decoder_adam.step()
+        # Times the batch size: a row's gradient is that of its own loss, not of a mean it has a share in.
+        self.table_adam.step(rows, params.grad.flatten(1) * len(rows), config['latent_lr'] * factor)
+        self.history[step % self.steps_per_epoch] = torch.stack([reconstruction.detach().mean(), kl.detach().mean()])
+        self.step_number += 1
+
+    def check_finite(self):
+        """Mean reconstruction and KL of this epoch's steps so far. NotFinite names the first bad step."""
+        done = (self.step_number - 1) % self.steps_per_epoch + 1
+        history = self.history[:done].cpu()
+        bad = (~torch.isfinite(history).all(1)).nonzero()
+        if len(bad):
+            step = self.step_number - done + int(bad[0])
+            raise NotFinite(f'expected a finite loss, got {history[bad[0, 0]].sum().item()} at step {step} (epoch '
+                            f'{step // self.steps_per_epoch + 1}); the last good checkpoint is kept. Train with a lower '
+                            f'--lr, --latent-lr or a higher --obs-std')
+        return history.mean(0).tolist()
+
+
+def fit(model, dataset, config, folder, resume=None):
+    """Train decoder and latents; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
+
+    resume: the checkpoint state to go on from. Returns the final checkpoint's state, and the seconds of training,
+    those before a resume included.
+    On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
+    NotFinite: the loss was not; the last checkpoint is left as it is.
+    """
+    device = model.pixel_bias.device
+    started = time.perf_counter()
+    images = Images(dataset, device)
+    trainer = Trainer(model, images, config)
+    metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
+    metrics = []
+    if resume:
+        trainer.load_state_dict(resume)
+        # A run killed between the two writes left a line for an epoch that comes again.
+        metrics = read_metrics(folder)[:trainer.step_number // trainer.steps_per_epoch]
+    utils.write_atomically(metrics_path, lambda path: path.write_text(''.join(json.dumps(m) + '\n' for m in metrics)))
+    model.train()
+    progress = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None, leave=False,
+                    unit='step')
+    with InterruptFlag() as interrupt:
+        while trainer.step_number < trainer.total_steps:
+            epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
+            order = epoch_order(images.n, config['seed'], epoch, device).split(config['batch_size'])
+            for rows in order[position:]:
+                trainer.step(rows)
+                progress.update()
+                if trainer.step_number % CHECK_EVERY == 0:
+                    reconstruction, kl = trainer.check_finite()
+                    progress.set_postfix_str(f'epoch {epoch + 1}, loss {reconstruction + config["beta"] * kl:.1f} nats')
+                if interrupt.raised:
+                    break
+            reconstruction, kl = trainer.check_finite()
+            if trainer.step_number % trainer.steps_per_epoch == 0:
+                metrics.append({'epoch': epoch + 1, 'loss': reconstruction + config['beta'] * kl,
+                                'reconstruction': reconstruction, 'kl': kl,
+                                'seconds': round(time.perf_counter() - started, 3)})
+                with open(metrics_path, 'a') as file:
+                    file.write(json.dumps(metrics[-1]) + '\n')
+                started = time.perf_counter()
+            utils.save_checkpoint(checkpoint_path, trainer.state_dict())
+            if interrupt.raised:
+                progress.close()
+                raise KeyboardInterrupt
+    progress.close()
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    table = model.standardise(trainer.table)
+    # The latents chased a decoder that moved on; now that it rests, they settle where new images' latents
+    # will: training and test latents become comparable, and closer to the prior.
+    latents = infer(model, table[:images.n].clone(), images, config, use=REFINE, passes=REFINE_PASSES,
+                    lr=INFER_LR / 2, label='refining')
+    table[:images.n] = latents
+    batches = torch.arange(len(images), device=device).split(10_000)
+    warm_start = ridge_regression((images[r] for r in batches), (table[r] for r in batches), config['obs_std'] ** 2)
+    state = {'stage': 'trained', 'config': config, 'model': model.state_dict(), 'latents': latents,
+             'warm_start': warm_start, 'labels': dataset.y}
+    utils.save_checkpoint(checkpoint_path, state)
+    return state, sum(m['seconds'] for m in metrics) + time.perf_counter() - started
+
+
+def read_metrics(folder):
+    """The lines of a run's metrics.jsonl. UserError: not such a file."""
+    try:
+        return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise utils.UserError(f'expected the epochs so far in {folder / "metrics.jsonl"}, got {error}; delete the folder '
+                              f'and train again') from None

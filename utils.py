@@ -1,0 +1,297 @@
+"""Data sets and loaders, the course's picture helpers, and what every command needs: run folders and errors."""
+import json
+import os
+import shutil
+import socket
+import sys
+import warnings
+import zlib
+from pathlib import Path
+from urllib.error import URLError
+
+import matplotlib
+import numpy as np
+import torch
+import torch.nn.functional as F
+import torchvision
+
+matplotlib.use('Agg')   # pictures go to files; no window, no display needed
+import matplotlib.pyplot as plt
+
+DIGIT_NAMES = [str(digit) for digit in range(10)]
+# name -> (torchvision class, class names). digits come from scikit-learn.
+DATASETS = {
+    'fashion-mnist': (torchvision.datasets.FashionMNIST, ['T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal',
+                                                          'shirt', 'sneaker', 'bag', 'ankle boot']),
+    'mnist': (torchvision.datasets.MNIST, DIGIT_NAMES),
+    'digits': (None, DIGIT_NAMES),
+}
+DEFAULT_DATASET = 'fashion-mnist'
+DEFAULT_IMAGES = 1000   # as in the course: the first 1,000 of each set
+
+
+class UserError(Exception):
+    """Something that the user can mend. Its message is one line: what was expected, what came, what to do."""
+
+
+def run_command(main):
+    """Run a script's main(); a UserError is one line on standard error and exit status 2."""
+    try:
+        main()
+    except UserError as error:
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        sys.exit(130)
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+class ImageDataset(torch.utils.data.Dataset):
+    """Images X [N, 28, 28], float32 in 0-255, and labels y [N], int64. Item i is (i, X[i])."""
+
+    def __init__(self, X, y, name):
+        self.X = torch.as_tensor(X, dtype=torch.float32)
+        self.y = torch.as_tensor(y, dtype=torch.int64)
+        self.name = name
+        self.classes = DATASETS[name][1]
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return i, self.X[i]
+
+    def checksum(self):
+        """CRC-32 of the images: tells whether two data sets are the same."""
+        return zlib.crc32(self.X.to(torch.uint8).numpy().tobytes())
+
+
+def take(n, available, what):
+    """How many of `available` images to use for a wish n: None (the course's 1,000), 'all', or a number."""
+    if n is None:
+        return min(DEFAULT_IMAGES, available)
+    if n == 'all':
+        return available
+    if n > available:
+        raise UserError(f'expected at most {available} images, all that {what} has, got {n}; ask for fewer, or for "all"')
+    return n
+
+
+def read_csv(path, n):
+    """The first n rows (None: 1,000; 'all') of one of the course's CSV files: X [n, 28, 28], y [n]."""
+    if not path.exists():
+        raise UserError(f'expected the file {path} beside its other half, got no such file; add it, or remove the '
+                        f'other to use another source')
+    with open(path, encoding='utf-8', errors='replace') as file:
+        columns = file.readline().strip().split(',')
+    if len(columns) != 785 or columns[0].strip('"') != 'label':
+        raise UserError(f'expected the header of {path} to be label,pixel1,...,pixel784 (785 columns), got '
+                        f'{len(columns)} columns starting with {columns[0][:20]!r}; is this the right file?')
+    limit = {'all': None, None: DEFAULT_IMAGES}.get(n, n)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')   # an empty file is answered below
+            table = np.loadtxt(path, dtype=np.int32, delimiter=',', skiprows=1, max_rows=limit, ndmin=2)
+    except ValueError as error:
+        reason = str(error).split(';')[0]
+        raise UserError(f'expected 785 whole numbers in every row of {path}, got: {reason}; the file is malformed or '
+                        f'truncated, fetch it again') from None
+    if not len(table):
+        raise UserError(f'expected images in {path}, got a header and nothing below it; fetch the file again')
+    y, X = table[:, 0], table[:, 1:]
+    if X.min() < 0 or X.max() > 255:
+        row = int(np.argwhere((X < 0) | (X > 255))[0, 0])
+        raise UserError(f'expected pixels in 0-255 in {path}, got {X.min()} to {X.max()} (first in row {row + 1}); '
+                        f'scale them, or fetch the file again')
+    if y.min() < 0 or y.max() > 9:
+        raise UserError(f'expected labels in 0-9 in {path}, got {y.min()} to {y.max()}; fetch the file again')
+    take(n, len(table), path)
+    return X.reshape(-1, 28, 28), y
+
+
+def read_torchvision(name, root, train, download):
+    """All images of torchvision's set under root: X [N, 28, 28], y [N]; None if they are neither there nor to be had."""
+    dataset_class = DATASETS[name][0]
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)   # seconds; a silent network must not hold the program for ever
+    try:
+        dataset = dataset_class(root, train=train, download=False)
+    except RuntimeError as error:
+        if 'not found' not in str(error):
+            raise UserError(f'cannot read {name} under {root}: {error}; delete the files there to fetch them again') from None
+        if not download:
+            return None
+        try:
+            dataset = dataset_class(root, train=train, download=True)
+        except (RuntimeError, URLError, OSError):
+            return None
+    except (OSError, ValueError, AssertionError, EOFError) as error:
+        raise UserError(f'cannot read {name} under {root}: {str(error).splitlines()[0] if str(error) else "broken file"}; '
+                        f'the files are truncated or malformed, delete them to fetch them again') from None
+    finally:
+        socket.setdefaulttimeout(timeout)
+    return dataset.data.numpy(), dataset.targets.numpy()
+
+
+def read_digits():
+    """scikit-learn's 1,797 digits, 8 x 8 in 0-16, resized to 28 x 28 in 0-255: training and test (X, y)."""
+    from sklearn.datasets import load_digits
+    digits = load_digits()
+    X = torch.as_tensor(digits.images, dtype=torch.float32)[:, None] * (255 / 16)
+    X = F.interpolate(X, size=(28, 28), mode='bilinear', align_corners=False)[:, 0].round()
+    return (X[:1000], digits.target[:1000]), (X[1000:], digits.target[1000:])
+
+
+def load_data(data_path, dataset=None, n_train=None, n_test=None):
+    """Training and test ImageDataset, and a text that says where they come from.
+
+    dataset: a name in DATASETS, never replaced; None: fashion-mnist, or digits if that cannot be had.
+    n_train, n_test: how many images; None: 1,000 or what there is; 'all'.
+    UserError: no such data, or broken data.
+    """
+    name = dataset or DEFAULT_DATASET
+    root = Path(data_path)
+    files = [root / f'{name}_{part}.csv' for part in ('train', 'test')]
+    if name == 'digits':
+        (train, test), source = read_digits(), 'scikit-learn digits'
+    elif any(file.exists() for file in files):
+        train, test = read_csv(files[0], n_train), read_csv(files[1], n_test)
+        source = str(root)
+    else:
+        train = read_torchvision(name, root, train=True, download=True)
+        test = train and read_torchvision(name, root, train=False, download=True)
+        source = str(root)
+        if not test and dataset:
+            raise UserError(f'expected {name} in {root} as {files[0].name} and {files[1].name} or as torchvision\'s files, '
+                            f'or a network to download it, got none of them; name the folder with --data-path')
+        if not test:
+            print(f'warning: no {name} in {root} and no network to download it: using scikit-learn\'s bundled digits '
+                  f'instead; name a folder that has it with --data-path', file=sys.stderr)
+            name, (train, test), source = 'digits', read_digits(), 'scikit-learn digits (fallback)'
+    train, test = ((X[:take(n, len(X), f'{name} ({part})')], y[:take(n, len(X), f'{name} ({part})')])
+                   for (X, y), n, part in ((train, n_train, 'train'), (test, n_test, 'test')))
+    return ImageDataset(*train, name), ImageDataset(*test, name), source
+
+
+def create_dataloaders(data_path='dataset', **dl_args):
+    """The course's loaders: train_ds, train_dl, test_ds, test_dl; dl_args go to torch's DataLoader.
+
+    The first 1,000 images of Fashion-MNIST's two sets, from wherever `load_data` finds them.
+    """
+    train_ds, test_ds, _ = load_data(data_path)
+    return (train_ds, torch.utils.data.DataLoader(train_ds, **dl_args),
+            test_ds, torch.utils.data.DataLoader(test_ds, **dl_args))
+
+
+# --------------------------------------------------------------------------- the course's picture helpers
+
+def plot_tsne(dataset, latents, file_name, plot_title='t-SNE of the latents'):
+    """Write a t-SNE map (van der Maaten and Hinton, 2008) of latents [N, D], coloured by the classes of dataset.
+
+    Of more than 2,000 latents the first 2,000 are drawn: more points hide each other, and take minutes.
+    """
+    from sklearn.manifold import TSNE
+    points = torch.as_tensor(latents).detach().cpu().flatten(1).numpy()[:2000]
+    labels = torch.as_tensor(dataset.y)[:len(points)].cpu().numpy()
+    fig, ax = plt.subplots(figsize=(8, 7))
+    if len(points) > 1:
+        flat = TSNE(2, perplexity=min(30, (len(points) - 1) / 3), init='pca' if points.shape[1] > 1 else 'random',
+                    random_state=0).fit_transform(points)
+        for label in np.unique(labels):
+            name = dataset.classes[label] if hasattr(dataset, 'classes') else str(label)
+            ax.scatter(*flat[labels == label].T, s=12, color=plt.cm.tab10(label % 10), label=name)
+        ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    ax.set(title=plot_title, xticks=[], yticks=[])
+    fig.savefig(file_name, dpi=100, bbox_inches='tight')
+    plt.close(fig)
+
+
+def tensors_as_images(tensors, nrows=1, figsize=(8, 8), titles=[], wspace=0.1, hspace=0.2, cmap=None):
+    """Show a sequence of images [28, 28] (or [3, H, W]) on a grid of nrows rows; returns fig, axes."""
+    ncols = -(-len(tensors) // nrows)
+    fig, axes = plt.subplots(nrows, ncols, figsize=figsize, squeeze=False, gridspec_kw=dict(wspace=wspace, hspace=hspace))
+    for i, ax in enumerate(axes.flat):
+        ax.axis('off')
+        if i < len(tensors):
+            image = torch.as_tensor(tensors[i]).detach().cpu().squeeze()
+            ax.imshow(image.permute(1, 2, 0) if image.dim() == 3 else image, cmap=cmap)
+        if i < len(titles):
+            ax.set_title(titles[i])
+    return fig, axes
+
+
+def save_images(images, file_name):
+    """Write images [N, 28, 28] or [N, 1, 28, 28] with values in 0-255 as one grid."""
+    images = torch.as_tensor(images).detach().cpu().float().reshape(-1, 1, *images.shape[-2:])
+    torchvision.utils.save_image(images / 255, file_name)
+
+
+# ------------------------------------------------------------------------------------------- run folders
+
+def write_atomically(path, write):
+    """write(temporary path), then rename: whoever reads `path` sees the old file or the new one, whole."""
+    temporary = Path(path).with_name(Path(path).name + '.tmp')
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def write_json(path, value):
+    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + '\n'))
+
+
+def read_json(path):
+    """The value in a JSON file. UserError: it cannot be read as one."""
+    try:
+        return json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'expected JSON in {path}, got {error}; train the run again') from None
+
+
+def save_array(path, array):
+    with open(path, 'wb') as file:   # an open file: given a name, numpy would add .npy to it
+        np.save(file, array)
+
+
+def save_checkpoint(path, state):
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_checkpoint(path, device='cpu'):
+    """The state in a checkpoint. UserError: not a whole checkpoint."""
+    try:
+        return torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:   # torch raises many types for a file that is not one of its own
+        raise UserError(f'expected a checkpoint in {path}, got a file that cannot be read as one '
+                        f'({type(error).__name__}); delete its folder and train again') from None
+
+
+def is_whole(folder):
+    """A finished run: results.json is written last."""
+    return (Path(folder) / 'results.json').exists()
+
+
+def replace_folder(new, old):
+    """Put the folder `new` in the place of `old`."""
+    aside = old.with_name(old.name + '.replaced')
+    if old.exists():
+        os.rename(old, aside)
+    os.rename(new, old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def pick_device(name):
+    """torch.device for --device; None: CUDA if there is one. UserError: no such device here."""
+    if name is None:
+        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ('cpu', 'cuda'):
+        raise UserError(f'expected --device to be cpu, cuda or cuda:N, got {name!r}')
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f'expected --device to be one of this machine\'s {torch.cuda.device_count()} CUDA devices or cpu, '
+                        f'got {name!r}')
+    return device
