@@ -5,6 +5,8 @@ import shlex
 import sys
 from pathlib import Path
 
+import torch
+
 import grading
 import kernels
 import models
@@ -62,10 +64,10 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def add_data_flags(parser):
-    parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH', 'dataset'),
+def add_data_flags(parser, default_path):
+    parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH', argparse.SUPPRESS),
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
-                             'if it has neither. The environment variable DATA_PATH sets the default')
+                             'if it has neither (default: the environment variable DATA_PATH, or ' + default_path + ')')
     parser.add_argument('--dataset', choices=list(utils.DATASETS), default=argparse.SUPPRESS,
                         help='the data set, never replaced by another (default: fashion-mnist, or scikit-learn\'s digits '
                              'where there is neither file nor network)')
@@ -79,7 +81,7 @@ def training_parser(description, system, latent_dim):
     parser = Parser(description)
     if system == 'vad':
         parser.add_argument('--dist', choices=list(kernels.FAMILIES), default='gaussian', help='family of the posteriors')
-    add_data_flags(parser)
+    add_data_flags(parser, 'dataset')
     parser.add_argument('--n-train', metavar='N', type=count, default=argparse.SUPPRESS,
                         help='how many training images, a number or "all" (default: 1000, or all if there are fewer)')
     parser.add_argument('--latent-dim', metavar='D', type=positive, default=latent_dim, help='latent dimensions an image')
@@ -131,27 +133,18 @@ def load_model(state, device):
     return model.eval().requires_grad_(False)
 
 
-def choose_folder(run_dir, resume):
-    """The folder to work in, and the checkpoint state to go on from (None: from the start).
-
-    A whole run stays in its place until its successor is whole: that one grows in <run_dir>.new.
-    """
-    new = run_dir.with_name(run_dir.name + '.new')
-    folder = new if utils.is_whole(run_dir) else run_dir
+def choose_folder(run_dir):
+    """The folder to work in. A whole run stays in its place until its successor, <run_dir>.new, is whole too."""
     if run_dir.exists() and not run_dir.is_dir():
         raise utils.UserError(f'expected --run-dir to be a folder, got the file {run_dir}')
-    checkpoint = folder / 'checkpoint.pt'
-    if not resume and checkpoint.exists():
-        raise utils.UserError(f'{folder} holds an unfinished run: go on with it by --resume, or delete that folder to start '
-                              f'afresh')
-    if resume and not checkpoint.exists():
-        if folder == new:
-            raise utils.UserError(f'expected an unfinished run in {run_dir}, got a finished one: there is nothing to resume')
-        raise utils.UserError(f'expected a checkpoint in {run_dir} to resume, got none: start without --resume')
-    return folder, utils.load_checkpoint(checkpoint) if resume else None
+    new = run_dir.with_name(run_dir.name + '.new')
+    if utils.is_whole(new):   # killed just before it took its place
+        utils.replace_folder(new, run_dir)
+    return new if utils.is_whole(run_dir) else run_dir
 
 
-def check_same_config(saved, config, folder):
+def check_same_config(state, config, folder):
+    saved = state.get('config', {})
     differences = [f'{k} {saved.get(k)} (now {config.get(k)})' for k in {**saved, **config} if saved.get(k) != config.get(k)]
     if differences:
         raise utils.UserError(f'the checkpoint in {folder} is from another configuration: {", ".join(differences)}; '
@@ -160,26 +153,36 @@ def check_same_config(saved, config, folder):
 
 def train(system, args):
     """Train, grade and draw one run: everything that a training script does after reading its flags."""
-    import torch
     given = vars(args)   # flags without a default are there only if they were given
     device = utils.pick_device(given.get('device'))
     dist = given.get('dist')
     run_dir = given.get('run_dir', Path('runs') / '-'.join(filter(None, (system, dist))))
-    folder, state = choose_folder(run_dir, args.resume)
-    train_set, test_set, source = utils.load_data(args.data_path, given.get('dataset'), given.get('n_train'),
-                                                  given.get('n_test'))
+    data_path = given.get('data_path', 'dataset')
+    train_set, test_set, source = utils.load_data(data_path, given.get('dataset'), given.get('n_train'), given.get('n_test'))
     classes = parse_classes(given.get('interpolate', pictures.INTERPOLATE), train_set.classes)
     config = {'system': system, 'dist': dist, 'dataset': train_set.name, 'n_train': len(train_set), 'n_test': len(test_set),
               'train_checksum': train_set.checksum(), 'test_checksum': test_set.checksum(),
               **{name: given[name] for name in ('latent_dim', 'epochs', 'batch_size', 'lr', 'latent_lr', 'beta', 'obs_std',
                                                 'decoder', 'seed')}}
-    if state:
-        check_same_config(state.get('config', {}), config, folder)
-        state = utils.load_checkpoint(folder / 'checkpoint.pt', device)
+
+    folder, state = choose_folder(run_dir), None
+    if folder != run_dir and args.resume and not folder.exists():
+        check_same_config(utils.load_checkpoint(run_dir / 'checkpoint.pt'), config, run_dir)
+        print(f'{run_dir} is finished: nothing to resume')
+        return
+    checkpoint = folder / 'checkpoint.pt'
+    if checkpoint.exists():
+        if not args.resume:
+            raise utils.UserError(f'{folder} holds an unfinished run: go on with it by --resume, or delete that folder to '
+                                  f'start afresh')
+        state = utils.load_checkpoint(checkpoint, device)
+        check_same_config(state, config, folder)
+    elif args.resume:
+        print(f'no checkpoint in {folder} yet: starting from the beginning', file=sys.stderr)
 
     folder.mkdir(parents=True, exist_ok=True)
-    utils.write_json(folder / 'config.json', {**config, 'data': source})
-    torch.manual_seed(config['seed'])
+    utils.write_json(folder / 'config.json', {**config, 'data': source, 'data_path': str(Path(data_path).resolve())})
+    torch.manual_seed(config['seed'])   # the decoder's weights
     model = build_model(config).to(device)
     try:
         if state and state['stage'] == 'trained':
@@ -187,18 +190,19 @@ def train(system, args):
             seconds = sum(m['seconds'] for m in training.read_metrics(folder))
         else:
             state, seconds = training.fit(model, train_set, config, folder, resume=state)
-        results, test_latents = grading.grade(model, state, test_set)
+        graded, test_latents = grading.grade(model, state, test_set)
+        results = {**{k: v for k, v in config.items() if 'checksum' not in k}, **graded,
+                   **grading.grade_training(model, state, train_set), 'train_seconds': round(seconds, 1),
+                   'device': device.type, 'data': source, 'parameters': sum(p.numel() for p in model.parameters()),
+                   'torch': torch.__version__}
+        pictures.draw(folder, model, state, train_set, test_set, test_latents, classes)
+        pictures.save_losses(training.read_metrics(folder), folder / 'loss.png')
+        pictures.write_report(folder, results, config)
     except KeyboardInterrupt:
-        saved = 'the checkpoint is saved' if (folder / 'checkpoint.pt').exists() else 'nothing was trained yet'
-        flags = [flag for flag in sys.argv[1:] if flag != '--resume'] + ['--resume'] * ('yet' not in saved)
+        saved = 'the checkpoint is saved' if checkpoint.exists() else 'nothing was trained yet'
+        flags = [*(flag for flag in sys.argv[1:] if flag != '--resume'), '--resume']
         print(f'\ninterrupted; {saved}. Go on with: python {shlex.join([Path(sys.argv[0]).name, *flags])}', file=sys.stderr)
         sys.exit(130)
-    results = {**{k: v for k, v in config.items() if 'checksum' not in k}, **grading.grade_training(model, state, train_set),
-               **results, 'train_seconds': round(seconds, 1), 'device': device.type, 'data': source,
-               'parameters': sum(p.numel() for p in model.parameters()), 'torch': torch.__version__}
-    pictures.draw(folder, model, state, train_set, test_set, test_latents, classes)
-    pictures.save_losses(training.read_metrics(folder), folder / 'loss.png')
-    pictures.write_report(folder, results, config)
     utils.write_json(folder / 'results.json', results)   # last: it says that the run is whole
     if folder != run_dir:
         utils.replace_folder(folder, run_dir)

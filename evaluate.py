@@ -5,11 +5,8 @@
 """
 from pathlib import Path
 
-import numpy as np
-
 import commands
 import grading
-import pictures
 import utils
 from grading import evaluate_model, reconstruction_loss   # noqa: F401, the course's names
 
@@ -39,11 +36,14 @@ def grade_run(run, args):
     if state.get('stage') != 'trained':
         raise utils.UserError(f'expected a finished run in {run}, got an unfinished one; finish it with --resume')
     model = commands.load_model(state, device)
+    data_path = given.get('data_path', utils.read_json(run / 'config.json').get('data_path', 'dataset'))
     try:
-        train, test, source = utils.load_data(args.data_path, given.get('dataset', config['dataset']), n_train=1,
-                                              n_test=given.get('n_test', config['n_test']))
+        _, test, source = utils.load_data(data_path, given.get('dataset', config['dataset']), n_train=1,
+                                          n_test=given.get('n_test', 'all'))
     except utils.UserError as error:
         raise utils.UserError(f'cannot grade {run}: {error}') from None
+    if 'n_test' not in given:   # as many as the run was graded on, or what there is
+        test = utils.ImageDataset(test.X[:config['n_test']], test.y[:config['n_test']], test.name)
     old = utils.read_json(run / 'results.json')
     graded, _ = grading.grade(model, state, test)
     results = {**old, **graded, 'device': device.type, 'data': source}
@@ -61,7 +61,7 @@ def main():
     parser = commands.Parser('Grade trained runs: fit latents to test images, the decoder frozen, and report the course\'s '
                              'reconstruction loss (batches of 64), the KL and 5-nearest-neighbour accuracy.')
     parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', help='run folders; none: all under runs/')
-    commands.add_data_flags(parser)
+    commands.add_data_flags(parser, 'the folder that the run was trained from')
     parser.add_argument('--json', type=Path, metavar='FILE', help='also write the results as a JSON list')
     parser.add_argument('--samples', type=commands.positive, metavar='N',
                         help='also write N samples each from the prior and from a Gaussian mixture fitted to the training '

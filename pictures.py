@@ -17,7 +17,7 @@ CAPTIONS = {
     'samples.png': 'Random samples: decoded draws from the prior, and from a Gaussian mixture fitted to the training latents.',
     'interpolation.png': 'From one test image to another, along a straight line between their posteriors.',
     'magnitudes.png': 'The all-zeros and the all-ones vector, and test latents scaled to 0.5, 1 and 1.5 of their length.',
-    'tsne_train.png': 'Training latents (posterior means), mapped to the plane by t-SNE.',
+    'tsne_train.png': 'Training latents (codes of the posterior means), mapped to the plane by t-SNE.',
     'tsne_test.png': 'Test latents, mapped likewise.',
     'loss.png': 'Negative ELBO and its two terms, means over each epoch.',
 }
@@ -32,7 +32,7 @@ def save_rows(rows, file_name, per_row):
     fig, axes = plt.subplots(len(rows), 1, squeeze=False, figsize=(12, 12 * sum(heights) / width + 0.15 * len(rows)),
                              gridspec_kw=dict(height_ratios=heights))
     for ax, (label, _), strip in zip(axes[:, 0], rows, strips):
-        ax.imshow(strip.permute(1, 2, 0), interpolation='nearest')
+        ax.imshow(strip.permute(1, 2, 0).numpy(), interpolation='nearest')
         ax.set_ylabel(label, rotation=0, ha='right', va='center')
         ax.set(xticks=[], yticks=[], frame_on=False)
     fig.savefig(file_name, dpi=100, bbox_inches='tight')
@@ -88,8 +88,8 @@ def draw(folder, model, state, train, test, test_latents, classes):
         ends = torch.stack([torch.zeros(d), torch.ones(d)]).to(latents.device)
         save_rows([('zeros, ones', reconstruct(ends))]
                   + [(f'x {m}', reconstruct(m * test_latents[:n])) for m in (0.5, 1, 1.5)], folder / 'magnitudes.png', n)
-    utils.plot_tsne(train, model.mean(latents), folder / 'tsne_train.png', 't-SNE of the training latents')
-    utils.plot_tsne(test, model.mean(test_latents), folder / 'tsne_test.png', 't-SNE of the test latents')
+    utils.plot_tsne(train, model.code(model.mean(latents)), folder / 'tsne_train.png', 't-SNE of the training latents')
+    utils.plot_tsne(test, model.code(model.mean(test_latents)), folder / 'tsne_test.png', 't-SNE of the test latents')
 
 
 PAGE = '''<!doctype html>

@@ -35,10 +35,10 @@ class UserError(Exception):
 
 
 def run_command(main):
-    """Run a script's main(); a UserError is one line on standard error and exit status 2."""
+    """Run a script's main(); an error that the user can mend is one line on standard error and exit status 2."""
     try:
         main()
-    except UserError as error:
+    except (UserError, OSError) as error:   # OSError: no permission, disk full; its message names the file
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -215,8 +215,8 @@ def tensors_as_images(tensors, nrows=1, figsize=(8, 8), titles=[], wspace=0.1, h
     for i, ax in enumerate(axes.flat):
         ax.axis('off')
         if i < len(tensors):
-            image = torch.as_tensor(tensors[i]).detach().cpu().squeeze()
-            ax.imshow(image.permute(1, 2, 0) if image.dim() == 3 else image, cmap=cmap)
+            image = torch.as_tensor(tensors[i]).detach().cpu().squeeze().numpy()
+            ax.imshow(image.transpose(1, 2, 0) if image.ndim == 3 else image, cmap=cmap)
         if i < len(titles):
             ax.set_title(titles[i])
     return fig, axes
@@ -275,6 +275,7 @@ def is_whole(folder):
 def replace_folder(new, old):
     """Put the folder `new` in the place of `old`."""
     aside = old.with_name(old.name + '.replaced')
+    shutil.rmtree(aside, ignore_errors=True)
     if old.exists():
         os.rename(old, aside)
     os.rename(new, old)

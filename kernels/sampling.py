@@ -62,7 +62,7 @@ def standard_noise(dist, ids, dim, *, seed, step, draw, dtype):
     draw = draw[:, None] if torch.is_tensor(draw) else draw
     words = philox_4x32(seed, blocks, draw, ids[:, None], step)                   # [4, B, D/4]
     noise = family(dist).noise(uniform(words, dtype))                             # [4, B, D/4]
-    return noise.permute(1, 2, 0).reshape(len(ids), -1)[:, :dim]
+    return noise.permute(1, 2, 0).flatten(1)[:, :dim]
 
 
 def sample_kl_reference(params, dist, *, seed, step, rows=None, ids=None, draw=0):

@@ -1,0 +1,43 @@
+"""Shared by the tests: the Triton interpreter where there is no GPU, no network, and small data sets."""
+import os
+from urllib.error import URLError
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ['TRITON_INTERPRET'] = '1'   # before anything imports triton
+
+import utils  # noqa: E402
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """Downloads fail at once, whether there is a network or not."""
+    def download(self):
+        raise URLError('no network in tests')
+    monkeypatch.setattr(utils.torchvision.datasets.MNIST, 'download', download)
+    monkeypatch.delenv('DATA_PATH', raising=False)
+
+
+@pytest.fixture(scope='session')
+def digits():
+    """64 training and 40 test digits, as ImageDatasets."""
+    (X, y), (X_test, y_test) = utils.read_digits()
+    return utils.ImageDataset(X[:64], y[:64], 'digits'), utils.ImageDataset(X_test[:40], y_test[:40], 'digits')
+
+
+def write_csv(path, dataset):
+    header = 'label,' + ','.join(f'pixel{i}' for i in range(1, 785))
+    rows = (','.join(map(str, [int(y), *X.flatten().int().tolist()])) for X, y in zip(dataset.X, dataset.y))
+    path.write_text('\n'.join([header, *rows]) + '\n')
+
+
+@pytest.fixture
+def csv_dir(tmp_path, digits):
+    """A folder with the course's two CSV files (whose images are digits, for want of bundled clothing)."""
+    folder = tmp_path / 'data'
+    folder.mkdir()
+    for dataset, part in zip(digits, ('train', 'test')):
+        write_csv(folder / f'fashion-mnist_{part}.csv', dataset)
+    return folder

@@ -1,0 +1,94 @@
+import pytest
+import torch
+
+import kernels
+import models
+
+MODELS = [None, *kernels.FAMILIES]   # None: the auto-decoder
+
+
+def make(dist, latent_dim=6, decoder='groupnorm'):
+    torch.manual_seed(0)
+    if dist is None:
+        return models.AutoDecoder(latent_dim, decoder)
+    return models.VariationalAutoDecoder(dist, latent_dim, decoder)
+
+
+def random_latents(model, n=5):
+    return torch.randn(n, model.params_per_dim * model.latent_dim, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize('decoder', models.DECODERS)
+@pytest.mark.parametrize('dist', MODELS)
+@pytest.mark.parametrize('n, latent_dim', [(1, 1), (5, 6)])
+def test_models_are_called_as_the_course_calls_them(dist, decoder, n, latent_dim):
+    model = make(dist, latent_dim, decoder).eval()
+    latents = random_latents(model, n).requires_grad_()
+    assert latents.shape[1] == latent_dim * (2 if dist in ('gaussian', 'laplace') else 1)
+    images = model(latents)
+    assert images.shape == (n, 28, 28) and 0 <= images.min() and images.max() <= 255
+    images.sum().backward()
+    assert latents.grad.abs().sum() > 0 and torch.isfinite(latents.grad).all()
+    assert model.decode(model.mean(latents)).shape == (n, 28, 28)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match="one of groupnorm, dcgan4x4, dcgan7x7, got 'resnet'"):
+        models.AutoDecoder(6, 'resnet')
+    with pytest.raises(ValueError, match="got 'cauchy'"):
+        models.VariationalAutoDecoder('cauchy', 6)
+
+
+@pytest.mark.parametrize('dist', kernels.FAMILIES)
+def test_a_variational_model_samples_when_called(dist):
+    model = make(dist)
+    latents = random_latents(model)
+    for mode in (model.train(), model.eval()):
+        assert not torch.equal(mode(latents), mode(latents))
+    model.calls = 0
+    first = model(latents)
+    model.calls = 0
+    assert torch.equal(model(latents), first)
+
+
+def test_an_auto_decoder_does_not():
+    model = make(None)
+    latents = random_latents(model)
+    assert torch.equal(model(latents), model(latents))
+
+
+def test_the_location_comes_first():
+    model = make('laplace')
+    latents = random_latents(model)
+    assert torch.equal(model.mean(latents), latents[:, :6])
+    assert torch.equal(model.params(latents)[:, 1], latents[:, 6:])
+
+
+@pytest.mark.parametrize('dist', MODELS)
+def test_standardising_changes_no_image(dist):
+    model = make(dist).eval().requires_grad_(False)
+    latents = 0.5 * random_latents(model, 50) + 0.3
+    before = model.decode(model.mean(latents))
+    new = model.standardise(latents)
+    assert not torch.allclose(new, latents)
+    torch.testing.assert_close(model.decode(model.mean(new)), before, atol=0.01, rtol=1e-4)
+    if dist:
+        kl = [model.sample(model.params(table), seed=0, step=0, ids=torch.arange(50))[1].mean() for table in (latents, new)]
+        assert kl[1] < kl[0]
+
+
+@pytest.mark.parametrize('dist', MODELS)
+def test_start_codes_are_what_the_decoder_reads(dist):
+    model = make(dist, 40)
+    code = torch.randn(300, 40, generator=torch.Generator().manual_seed(1))
+    latents = model.start(code, torch.full((40,), 0.2))
+    read = model.code(model.mean(latents))
+    assert torch.corrcoef(torch.stack([read.flatten(), code.flatten()]))[0, 1] > 0.99
+
+
+@pytest.mark.parametrize('dist', MODELS)
+def test_prior_samples(dist):
+    model = make(dist)
+    z = model.sample_prior(2000, seed=3)
+    assert z.shape == (2000, 6) and torch.equal(z, model.sample_prior(2000, seed=3))
+    assert model.code(z).mean().abs() < 0.1 and (z > 0).all() == (dist == 'exponential')

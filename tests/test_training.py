@@ -1,0 +1,225 @@
+import json
+import math
+import os
+import signal
+
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+import grading
+import models
+import training
+import utils
+
+MODELS = [None, 'gaussian', 'laplace', 'exponential']
+
+
+def make(dist, latent_dim=8, seed=0):
+    torch.manual_seed(seed)
+    return models.VariationalAutoDecoder(dist, latent_dim) if dist else models.AutoDecoder(latent_dim)
+
+
+def make_config(**changes):
+    return {'system': 'vad', 'dist': 'gaussian', 'dataset': 'digits', 'latent_dim': 8, 'decoder': 'groupnorm', 'epochs': 3,
+            'batch_size': 16, 'lr': 4e-3, 'latent_lr': 0.1, 'beta': 1.0, 'obs_std': 0.1, 'seed': 0, **changes}
+
+
+# ---------------------------------------------------------------------------------------------- images
+
+def test_rows_are_images_and_their_shifted_copies(digits):
+    train, _ = digits
+    images = training.Images(train, 'cpu')
+    n = len(train)
+    assert len(images) == 5 * n
+    x = train.X / 255
+    padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
+    for copy, (top, left) in enumerate(training.SHIFTS):
+        rows = torch.tensor([copy * n, copy * n + n - 1])
+        torch.testing.assert_close(images[rows], padded[[0, n - 1], top:top + 28, left:left + 28])
+    torch.testing.assert_close(images[torch.arange(n)], x)
+
+
+@pytest.mark.parametrize('n', [1, 2, 7, 100])
+def test_an_epoch_shows_every_image_and_some_copies(n):
+    order = training.epoch_order(n, seed=0, epoch=3, device='cpu')
+    assert len(order) == 3 * n == len(order.unique())
+    assert (order < n).sum() == n and order.max() < 5 * n
+    assert torch.equal(order, training.epoch_order(n, seed=0, epoch=3, device='cpu'))
+    if n > 2:
+        for other in (dict(seed=1, epoch=3), dict(seed=0, epoch=4)):
+            assert not torch.equal(order, training.epoch_order(n, device='cpu', **other))
+
+
+# ----------------------------------------------------------------------------------------------- start
+
+@pytest.mark.parametrize('dist', MODELS)
+@pytest.mark.parametrize('n, latent_dim', [(64, 8), (1, 4), (2, 3), (5, 20), (64, 1)])
+def test_latents_start_near_the_prior(digits, dist, n, latent_dim):
+    train = utils.ImageDataset(digits[0].X[:n], digits[0].y[:n], 'digits')
+    model = make(dist, latent_dim)
+    images = training.Images(train, 'cpu')
+    table = training.start_latents(model, images, obs_std=0.1)
+    assert table.shape == (5 * n, latent_dim * model.params_per_dim) and torch.isfinite(table).all()
+    _, kl = model.sample(model.params(table), seed=0, step=0, ids=torch.arange(5 * n))
+    assert kl.mean() < 4 * latent_dim   # nats: within reach of N(0, 1), whatever the images
+    mean = images[torch.arange(n)].mean(0)
+    torch.testing.assert_close(torch.sigmoid(model.pixel_bias.data), mean.clamp(0.02, 0.98))
+
+
+def test_components_that_carry_little_start_at_the_prior_and_unread(digits):
+    model = make('gaussian', 40)
+    table = training.start_latents(model, training.Images(digits[0], 'cpu'), obs_std=0.3)
+    off = (model.params(table) == 0).all(0).all(0)                                # [D]
+    assert 0 < off.sum() < 40
+    assert (model.decoder.stem.weight[:, off] == 0).all() and (model.decoder.stem.weight[:, ~off] != 0).any(0).all()
+
+
+def test_ridge_regression_equals_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    x, targets = torch.rand(90, 28, 28, generator=generator), torch.randn(90, 3, generator=generator)
+    weights = training.ridge_regression(x.split(40), targets.split(40), penalty=0.05)
+    ridge = Ridge(alpha=0.05 * 90).fit(training.features(x).numpy(), targets.numpy())
+    torch.testing.assert_close(weights[:-1].T, torch.as_tensor(ridge.coef_), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(weights[-1], torch.as_tensor(ridge.intercept_), rtol=1e-3, atol=1e-3)
+
+
+# ------------------------------------------------------------------------------------------------- Adam
+
+def test_row_adam_equals_torch_on_the_rows_it_touches():
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(10, 4, generator=generator)
+    rows = torch.tensor([7, 2, 5])
+    reference = table[rows].clone().requires_grad_()
+    adam = torch.optim.Adam([reference], lr=0.1)
+    ours, row_adam = table.clone(), None
+    row_adam = training.RowAdam(ours)
+    for _ in range(5):
+        gradient = torch.randn(3, 4, generator=generator)
+        reference.grad = gradient
+        adam.step()
+        row_adam.step(rows, gradient, 0.1)
+    torch.testing.assert_close(ours[rows], reference.detach())
+    others = [0, 1, 3, 4, 6, 8, 9]
+    assert torch.equal(ours[others], table[others]) and not row_adam.m[others].any() and not row_adam.count[others].any()
+
+
+def test_row_adam_counts_each_row_by_itself():
+    table = torch.zeros(2, 3)
+    adam = training.RowAdam(table)
+    for _ in range(9):
+        adam.step(torch.tensor([0]), torch.ones(1, 3), 0.1)
+    adam.step(torch.tensor([1]), torch.full((1, 3), 1e-3), 0.1)
+    torch.testing.assert_close(table[1], torch.full((3,), -0.1), rtol=1e-3, atol=0)   # a first step has length lr
+
+
+def test_one_cycle():
+    factors = [training.one_cycle(i / 1000, 0.1) for i in range(1001)]
+    assert factors[0] == 0 and max(factors) == factors[100] == 1 and math.isclose(factors[-1], 0.01)
+    assert factors[:101] == sorted(factors[:101]) and factors[100:] == sorted(factors[100:], reverse=True)
+
+
+# -------------------------------------------------------------------------------------------- inference
+
+@pytest.mark.parametrize('dist', MODELS)
+def test_inference_leaves_the_decoder_alone_and_lowers_the_loss(digits, dist):
+    model = make(dist)
+    images = training.Images(digits[1], 'cpu')
+    start = training.start_latents(model, images, 0.1)[:40]
+    model.requires_grad_(False)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+
+    def loss(latents):
+        rows = torch.arange(40)
+        return sum(t.mean() for t in training.negative_elbo(model, model.params(latents), images[rows], 0.1, seed=1, step=0,
+                                                            ids=rows))
+    fitted = training.infer(model, start.clone(), images, make_config(dist=dist), use=training.INFER, passes=10, lr=0.1,
+                            label='')
+    assert loss(fitted) < loss(start)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_inference_does_not_depend_on_the_batches(digits, monkeypatch):
+    model = make('gaussian').requires_grad_(False)
+    images = training.Images(digits[1], 'cpu')
+    fitted = []
+    for batch in (250, 7):
+        monkeypatch.setattr(training, 'INFER_BATCH', batch)
+        fitted.append(training.infer(model, torch.zeros(40, 16), images, make_config(), use=training.INFER, passes=2, lr=0.01,
+                                     label=''))
+    torch.testing.assert_close(*fitted, rtol=1e-3, atol=1e-3)
+
+
+# --------------------------------------------------------------------------------------------- training
+
+@pytest.mark.parametrize('dist', MODELS)
+@pytest.mark.parametrize('seed', [0, 1])
+def test_training_beats_the_mean_image_by_far(digits, tmp_path, dist, seed):
+    train, test = digits
+    model = make(dist, seed=seed)
+    config = make_config(dist=dist, epochs=8, seed=seed)
+    state, seconds = training.fit(model, train, config, tmp_path)
+    assert seconds > 0
+    mean = train.X.mean(0).expand_as(train.X)
+    baseline = grading.reconstruction_loss(train.X, mean).item()
+    # 64 images are one batch; an exponential's samples are noisy
+    assert grading.course_loss(model, train, state['latents']) < (0.85 if dist == 'exponential' else 0.6) * baseline
+    metrics = training.read_metrics(tmp_path)
+    assert [m['epoch'] for m in metrics] == list(range(1, 9))
+    assert metrics[-1]['loss'] < metrics[0]['loss']
+    assert all(math.isclose(m['loss'], m['reconstruction'] + m['kl'], rel_tol=1e-6) for m in metrics)
+
+
+class Stop(Exception):
+    pass
+
+
+def fit_until(model, train, config, folder, stop_at, how, monkeypatch, resume=None):
+    """fit, but at the step stop_at something happens before it."""
+    step = training.Trainer.step
+
+    def interrupted(self, rows):
+        if self.step_number == stop_at:
+            how(self)
+        step(self, rows)
+    with monkeypatch.context() as m:
+        m.setattr(training.Trainer, 'step', interrupted)
+        return training.fit(model, train, config, folder, resume=resume)
+
+
+def raise_stop(_):
+    raise Stop
+
+
+@pytest.mark.parametrize('dist', [None, 'gaussian'])
+@pytest.mark.parametrize('stop_at', [13, 24, 30])   # 12 steps an epoch: in the second, at its end, in the third
+@pytest.mark.parametrize('gently', [True, False])
+def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, monkeypatch, dist, stop_at, gently):
+    train, _ = digits
+    config = make_config(dist=dist)
+    (tmp_path / 'whole').mkdir()
+    training.fit(make(dist), train, config, tmp_path / 'whole')
+    broken = tmp_path / 'broken'
+    broken.mkdir()
+
+    def how(trainer):   # Ctrl-C, which saves in mid-epoch, or a death between two checkpoints
+        os.kill(os.getpid(), signal.SIGINT) if gently else raise_stop(trainer)
+    with pytest.raises(KeyboardInterrupt if gently else Stop):
+        fit_until(make(dist), train, config, broken, stop_at, how, monkeypatch)
+    state = utils.load_checkpoint(broken / 'checkpoint.pt')
+    assert state['step'] == (stop_at + 1 if gently else stop_at // 12 * 12)
+    training.fit(make(dist, seed=9), train, config, broken, resume=state)   # other weights at first: all must be restored
+    assert (broken / 'checkpoint.pt').read_bytes() == (tmp_path / 'whole' / 'checkpoint.pt').read_bytes()
+    drop_seconds = [[{k: v for k, v in m.items() if k != 'seconds'} for m in training.read_metrics(f)]
+                    for f in (broken, tmp_path / 'whole')]
+    assert drop_seconds[0] == drop_seconds[1]
+
+
+def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(digits, tmp_path, monkeypatch):
+    def poison(trainer):
+        trainer.table.fill_(float('nan'))
+    with pytest.raises(training.NotFinite, match=r'got nan at step 17 \(epoch 2\); the last good checkpoint is kept'):
+        fit_until(make('gaussian'), digits[0], make_config(), tmp_path, 17, poison, monkeypatch)
+    state = utils.load_checkpoint(tmp_path / 'checkpoint.pt')
+    assert state['step'] == 12 and torch.isfinite(state['table']).all()
+    assert len(json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])) == 5
