@@ -22,7 +22,7 @@ def main():
             sys.exit(status)
         results = json.loads((run_dir / 'results.json').read_text())
         import torch   # after the clock has stopped
-        print(f'{script} {" ".join(flags)}on {results["device"]}, {torch.get_num_threads()} threads, torch {torch.__version__}')
+        print(f'{" ".join([script, *flags])} on {results["device"]}, {torch.get_num_threads()} threads, torch {torch.__version__}')
         parts = {'training': results['train_seconds'], 'fitting test latents': results['test_seconds']}
         parts['start, grading, pictures'] = total - sum(parts.values())
         for name, seconds in {**parts, 'the whole process': total}.items():

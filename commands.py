@@ -88,7 +88,9 @@ def training_parser(description, system, latent_dim):
     parser.add_argument('--epochs', metavar='E', type=positive, default=27,
                         help='epochs; one shows every image once and two shifted copies of it')
     parser.add_argument('--batch-size', metavar='B', type=positive, default=64, help='images a step')
-    parser.add_argument('--lr', type=positive_float, default=4e-3, help='peak learning rate of the decoder')
+    parser.add_argument('--lr', type=positive_float, default=argparse.SUPPRESS,
+                        help='peak learning rate of the decoder (default: '
+                             + ', '.join(f'{decoder.lr:g} for {name}' for name, decoder in models.DECODERS.items()) + ')')
     parser.add_argument('--latent-lr', type=positive_float, default=0.1, help='peak learning rate of the latents')
     parser.add_argument('--beta', type=weight, default=1.0, help='weight of the KL; 1 is the ELBO')
     parser.add_argument('--obs-std', type=positive_float, default=0.08,
@@ -162,7 +164,8 @@ def train(system, args):
     classes = parse_classes(given.get('interpolate', pictures.INTERPOLATE), train_set.classes)
     config = {'system': system, 'dist': dist, 'dataset': train_set.name, 'n_train': len(train_set), 'n_test': len(test_set),
               'train_checksum': train_set.checksum(), 'test_checksum': test_set.checksum(),
-              **{name: given[name] for name in ('latent_dim', 'epochs', 'batch_size', 'lr', 'latent_lr', 'beta', 'obs_std',
+              'lr': given.get('lr', models.DECODERS[args.decoder].lr),
+              **{name: given[name] for name in ('latent_dim', 'epochs', 'batch_size', 'latent_lr', 'beta', 'obs_std',
                                                 'decoder', 'seed')}}
 
     folder, state = choose_folder(run_dir), None

@@ -44,7 +44,8 @@ def save_losses(metrics, file_name):
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.2))
     for ax, name in zip(axes, ('loss', 'reconstruction', 'kl')):
         ax.plot([m['epoch'] for m in metrics], [m[name] for m in metrics], marker='.')
-        ax.set(title={'loss': 'negative ELBO (total)', 'kl': 'KL'}.get(name, name), xlabel='epoch', ylabel='nats an image')
+        ax.set(title={'loss': 'negative ELBO (total)', 'kl': 'KL'}.get(name, name), xlabel='epoch', ylabel='nats an image',
+               yscale='linear' if name == 'kl' else 'log')   # the first epoch is many times the last
         ax.grid(alpha=0.3)
     fig.tight_layout()
     fig.savefig(file_name, dpi=100)

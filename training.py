@@ -13,7 +13,6 @@ import math
 import signal
 import time
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
@@ -30,7 +29,7 @@ REFINE_PASSES = 10        # over the training latents after training, the decode
 INFER_PASSES = 40         # over new images; the course allows 100
 INFER_LR = 0.1
 INFER_BATCH = 250
-KEEP = 0.19               # a principal component starts switched on if its posterior spread is at most this
+KEEP = 0.186              # a principal component starts switched on if its posterior spread is at most this
 CHECK_EVERY = 50          # steps between looks at the loss, which on a GPU make the host wait
 
 
@@ -78,50 +77,54 @@ def features(x):
 
 # ------------------------------------------------------------------------------------- where latents start
 
+def principal_components(images, latent_dim):
+    """Whitened scores [len(images), D] of all rows on the first D components of the images' features, and the
+    components' variances [D]. Where the images have fewer components, zeros."""
+    x = features(images[torch.arange(images.n, device=images.windows.device)]).cpu().numpy()   # [n, 784]
+    dims = min(latent_dim, len(x) - 1, x.shape[1])
+    if dims < 1:   # a single image
+        return torch.zeros(len(images), latent_dim), torch.zeros(latent_dim)
+    pca = PCA(dims, svd_solver='covariance_eigh').fit(x)
+    chunks = torch.arange(len(images), device=images.windows.device).split(10_000)
+    scores = torch.cat([torch.as_tensor(pca.transform(features(images[rows]).cpu().numpy())) for rows in chunks])
+    variance = torch.as_tensor(pca.explained_variance_).clamp_min(1e-8)
+    padding = (0, latent_dim - dims)
+    return F.pad(scores / variance.sqrt(), padding).float(), F.pad(variance, padding).float()
+
+
 def start_latents(model, images, obs_std):
     """Latents [len(images), K] from principal components; sets the decoder up to match.
 
-    The components of the images' features, whitened, are N(0, 1) in each dimension, so they start inside
-    the prior. Each is the start of the posterior's location, and its spread that of a linear model with
-    observation noise obs_std. Then, by the kind of posterior:
+    Whitened scores have mean 0 and variance 1, so posteriors that start there start inside the prior. Their
+    spread is that of a linear model whose observations have the standard deviation obs_std. Then, by the kind
+    of posterior:
     - a point takes all components, and so do
     - families with a scale, but only where the spread is at most KEEP: the others start at the prior, cut off
       from the decoder, and are bought back if they are worth their KL. Fewer dimensions in use leave fewer
       empty places for a random sample to fall into.
     - families without a scale cannot make a dimension precise. A random rotation spreads the components over
-      all dimensions, each with the weight variance^(1/4) that is best over a noisy linear channel.
+      all dimensions, with amplitudes variance^(1/4), the best for a linear channel with equal noise in each.
     """
-    rows = torch.arange(len(images), device=images.windows.device).split(10_000)
-    originals = torch.cat([features(images[r]).cpu() for r in torch.arange(images.n).to(rows[0]).split(10_000)])
-    dims = min(model.latent_dim, len(originals) - 1, originals.shape[1])
-    if dims:
-        pca = PCA(dims, svd_solver='covariance_eigh').fit(originals.numpy())
-        scores = np.concatenate([pca.transform(features(images[r]).cpu().numpy()) for r in rows])
-        variance = np.maximum(pca.explained_variance_, 1e-8)
-        code = torch.as_tensor(scores / np.sqrt(variance), dtype=torch.float32)    # [rows, dims]
-        variance = torch.as_tensor(variance, dtype=torch.float32)
-    else:   # a single image has no principal component
-        code, variance = torch.zeros(len(images), 0), torch.zeros(0)
-    code = F.pad(code, (0, model.latent_dim - dims))                               # [rows, D]
-    variance = F.pad(variance, (0, model.latent_dim - dims))
+    device, d = images.windows.device, model.latent_dim
+    model.pixel_bias.data.copy_(torch.logit(images[torch.arange(images.n, device=device)].mean(0).clamp(0.02, 0.98)))
+    code, variance = principal_components(images, d)                               # [rows, D], [D]
     spread = obs_std / torch.sqrt(variance + obs_std ** 2)                         # [D]
-    if model.params_per_dim == 1 and model.dist:
+    if model.dist and model.params_per_dim == 1:
         generator = torch.Generator().manual_seed(0)   # which rotation does not matter: the same for every seed
-        rotation, _ = torch.linalg.qr(torch.randn(model.latent_dim, model.latent_dim, generator=generator))
-        code = (code * variance ** 0.25) @ rotation
-        code = code / code.pow(2).mean().sqrt().clamp_min(1e-8)
+        # Orthonormal columns, the first of them along the diagonal (1, ..., 1). The diagonal stays unused: an
+        # exponential's locations sit off the prior's along it, and what it carried would change with each prior sample.
+        basis, _ = torch.linalg.qr(torch.cat([torch.ones(d, 1), torch.randn(d, d - 1, generator=generator)], 1))
+        used = max(1, d - 1)
+        code = (code * variance ** 0.25)[:, :used] @ basis[:, d - used:].T
+        code = code / code.square().mean().sqrt().clamp_min(1e-8)
     else:
-        if model.dist:
-            keep = spread <= max(KEEP, float(spread.min()))
-            code, spread = code * keep, torch.where(keep, spread, 1.0)
-            model.decoder.stem.weight.data[:, ~keep.to(model.decoder.stem.weight.device)] = 0
-            dims = int(keep.sum())
+        keep = spread <= max(KEEP, float(spread.min())) if model.dist else spread <= 1   # [D]
+        code, spread = code * keep, torch.where(keep, spread, 1.0)
+        model.decoder.stem.weight.data[:, ~keep.to(device)] = 0
         # A Gaussian's draws lie near the sphere of radius sqrt(D). Codes of one length also make better
         # neighbours: short ones would be everybody's nearest.
-        code = F.normalize(code) * math.sqrt(dims)
-    mean = torch.stack([images[r].mean(0) for r in torch.arange(images.n).to(rows[0]).split(10_000)]).mean(0)
-    model.pixel_bias.data.copy_(torch.logit(mean.clamp(0.02, 0.98)))
-    return model.start(code, spread).to(rows[0].device)
+        code = F.normalize(code) * keep.sum().sqrt()
+    return model.start(code, spread).to(device)
 
 
 def ridge_regression(inputs, targets, penalty):
@@ -339,7 +342,7 @@ def fit(model, dataset, config, folder, resume=None):
     progress.close()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    table = model.standardise(trainer.table)
+    table = model.standardise(trainer.table, trainer.table[:images.n])
     # The latents chased a decoder that moved on; now that it rests, they settle where new images' latents
     # will: training and test latents become comparable, and closer to the prior.
     latents = infer(model, table[:images.n].clone(), images, config, use=REFINE, passes=REFINE_PASSES,

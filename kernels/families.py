@@ -86,34 +86,34 @@ def exponential_code(z):
     return (torch.log(z) + 0.5772156649) * (math.sqrt(6) / math.pi)
 
 
-def location_scale_standardise(params, dispersion):
-    """standardise() for families of the form z = location + scale * e; dispersion: E|z - 0|^p per latent."""
-    location, s = params.unbind(-2)                                               # [N, D] each
-    shift = location.mean(0)
-    location = location - shift
-    scale = dispersion(location, torch.exp(s))                                    # [D]
-    return torch.stack([location / scale, s - torch.log(scale)], -2), scale, shift
+def location_scale_standardise(params, reference, dispersion):
+    """standardise() for z = location + scale * e. dispersion(location [N, D], scale [N, D]) -> [D] is the scale
+    of the best prior for posteriors around 0."""
+    location, s = params.unbind(-2)                                               # [M, D] each
+    reference_location, reference_s = reference.unbind(-2)                        # [N, D] each
+    shift = reference_location.mean(0)                                            # [D]
+    scale = dispersion(reference_location - shift, torch.exp(reference_s))        # [D]
+    return torch.stack([(location - shift) / scale, s - torch.log(scale)], -2), scale, shift
 
 
-def gaussian_standardise(params):
-    return location_scale_standardise(params, lambda mu, sigma: torch.sqrt((mu ** 2 + sigma ** 2).mean(0)))
+def gaussian_standardise(params, reference):
+    return location_scale_standardise(params, reference, lambda mu, sigma: torch.sqrt((mu ** 2 + sigma ** 2).mean(0)))
 
 
-def laplace_standardise(params):
-    return location_scale_standardise(params, lambda mu, b: (mu.abs() + b * torch.exp(-mu.abs() / b)).mean(0))
+def laplace_standardise(params, reference):
+    return location_scale_standardise(params, reference, lambda mu, b: (mu.abs() + b * torch.exp(-mu.abs() / b)).mean(0))
 
 
-def exponential_standardise(params):
+def exponential_standardise(params, reference):
     # z -> z / mean: only k moves, and the code of the old z is that of the new one plus a constant
-    (k,) = params.unbind(-2)
-    log_mean = torch.log(torch.exp(-k).mean(0))                                   # [D]
-    return (k + log_mean).unsqueeze(-2), torch.ones_like(log_mean), log_mean * (math.sqrt(6) / math.pi)
+    log_mean = torch.log(exponential_mean(reference).mean(0))                     # [D]
+    return params + log_mean, torch.ones_like(log_mean), log_mean * (math.sqrt(6) / math.pi)
 
 
 def exponential_start(code, spread):
-    # The spread is not ours to choose. Codes of standard deviation 1.5 stand out from log z's noise of
+    # The spread is not ours to choose. Locations of standard deviation 2 stand out from log z's noise of
     # pi / sqrt(6) = 1.28, and the constant makes E[exp(-k)], the mean of z, what the prior expects: 1.
-    return (1.5 ** 2 / 2 - 1.5 * code).unsqueeze(-2)
+    return (2 ** 2 / 2 - 2 * code).unsqueeze(-2)
 
 
 
@@ -128,9 +128,9 @@ class Family:
     # about 0 and spread about 1 under the prior.
     code: Callable                # z [..., D] -> code [..., D]
     start: Callable               # code [N, D] with desired spread [N, D] or [D] -> params [N, P, D] near it
-    standardise: Callable         # params [N, P, D] -> (params, scale [D], shift [D]): the affine change of z that
-                                  # fits the average posterior best to the prior (it minimises the mean KL), and
-                                  # the old code = scale * new code + shift
+    standardise: Callable         # params [M, P, D], reference [N, P, D] -> (params, scale [D], shift [D]): the affine
+                                  # change of z that fits the reference posteriors to the prior (of their mean KL it
+                                  # takes what a scale and a shift can take), with old code = scale * new code + shift
 
 
 FAMILIES = {

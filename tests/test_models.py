@@ -32,6 +32,17 @@ def test_models_are_called_as_the_course_calls_them(dist, decoder, n, latent_dim
     assert model.decode(model.mean(latents)).shape == (n, 28, 28)
 
 
+@pytest.mark.parametrize('logit', [-60.0, 60.0])
+def test_saturated_pixels_still_learn(logit):
+    model = make(None).requires_grad_(False)
+    model.pixel_bias.fill_(logit)
+    latents = random_latents(model).requires_grad_()
+    images = model(latents)
+    assert images.min() == images.max() == (0 if logit < 0 else 255)
+    gradient, = torch.autograd.grad(images.square().sum() + images.sum(), latents)
+    assert gradient.abs().max() > 0
+
+
 def test_unknown_names():
     with pytest.raises(ValueError, match="one of groupnorm, dcgan4x4, dcgan7x7, got 'resnet'"):
         models.AutoDecoder(6, 'resnet')
@@ -69,7 +80,7 @@ def test_standardising_changes_no_image(dist):
     model = make(dist).eval().requires_grad_(False)
     latents = 0.5 * random_latents(model, 50) + 0.3
     before = model.decode(model.mean(latents))
-    new = model.standardise(latents)
+    new = model.standardise(latents, latents)
     assert not torch.allclose(new, latents)
     torch.testing.assert_close(model.decode(model.mean(new)), before, atol=0.01, rtol=1e-4)
     if dist:
