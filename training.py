@@ -242,8 +242,7 @@ class Trainer:
     def __init__(self, model, images, config):
         self.model, self.images, self.config = model, images, config
         self.table = start_latents(model, images, config['obs_std'])              # [5n, K]
-        self.decoder_adam = torch.optim.AdamW(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), weight_decay=0,
-                                              fused=True)
+        self.decoder_adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True)
         self.table_adam = RowAdam(self.table)
         self.step_number = 0
         self.steps_per_epoch = math.ceil((1 + COPIES_PER_EPOCH) * images.n / config['batch_size'])
@@ -288,8 +287,8 @@ class Trainer:
         if len(bad):
             step = self.step_number - done + int(bad[0])
             raise NotFinite(f'expected a finite loss, got {history[bad[0, 0]].sum().item()} at step {step} (epoch '
-                            f'{step // self.steps_per_epoch + 1}); the last good checkpoint is kept. Train with a lower '
-                            f'--lr, --latent-lr or a higher --obs-std')
+                            f'{step // self.steps_per_epoch + 1}); nothing after the last good checkpoint was saved. '
+                            f'Train with a lower --lr, --latent-lr or a higher --obs-std')
         return history.mean(0).tolist()
 
 
@@ -340,8 +339,7 @@ def fit(model, dataset, config, folder, resume=None):
                 progress.close()
                 raise KeyboardInterrupt
     progress.close()
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    model.requires_grad_(False)
     table = model.standardise(trainer.table, trainer.table[:images.n])
     # The latents chased a decoder that moved on; now that it rests, they settle where new images' latents
     # will: training and test latents become comparable, and closer to the prior.

@@ -92,7 +92,7 @@ def test_row_adam_equals_torch_on_the_rows_it_touches():
     rows = torch.tensor([7, 2, 5])
     reference = table[rows].clone().requires_grad_()
     adam = torch.optim.Adam([reference], lr=0.1)
-    ours, row_adam = table.clone(), None
+    ours = table.clone()
     row_adam = training.RowAdam(ours)
     for _ in range(5):
         gradient = torch.randn(3, 4, generator=generator)
@@ -218,7 +218,7 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, 
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(digits, tmp_path, monkeypatch):
     def poison(trainer):
         trainer.table.fill_(float('nan'))
-    with pytest.raises(training.NotFinite, match=r'got nan at step 17 \(epoch 2\); the last good checkpoint is kept'):
+    with pytest.raises(training.NotFinite, match=r'got nan at step 17 \(epoch 2\); nothing after the last good checkpoint was saved'):
         fit_until(make('gaussian'), digits[0], make_config(), tmp_path, 17, poison, monkeypatch)
     state = utils.load_checkpoint(tmp_path / 'checkpoint.pt')
     assert state['step'] == 12 and torch.isfinite(state['table']).all()
