@@ -5,6 +5,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import matplotlib
 import torch
 
 import grading
@@ -14,25 +15,27 @@ import pictures
 import training
 import utils
 
+matplotlib.use('Agg')   # pictures go to files: no window, no display needed
+
 
 def positive(text):
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'expected a whole number of at least 1, got {text}')
+    if not 1 <= value < 2 ** 31:
+        raise argparse.ArgumentTypeError(f'expected a whole number from 1 to 2^31 - 1, got {text}')
     return value
 
 
 def positive_float(text):
     value = float(text)
-    if not 0 < value < float('inf'):
-        raise argparse.ArgumentTypeError(f'expected a number above 0, got {text}')
+    if not 0 < value < 1e18:   # its square is still a float32
+        raise argparse.ArgumentTypeError(f'expected a number above 0 and below 1e18, got {text}')
     return value
 
 
 def weight(text):
     value = float(text)
-    if not 0 <= value < float('inf'):
-        raise argparse.ArgumentTypeError(f'expected a number of at least 0, got {text}')
+    if not 0 <= value < 1e18:
+        raise argparse.ArgumentTypeError(f'expected a number of at least 0 and below 1e18, got {text}')
     return value
 
 
@@ -64,15 +67,14 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def add_data_flags(parser, default_path):
+def add_data_flags(parser, default_path, default_dataset, default_count):
     parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH', argparse.SUPPRESS),
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
                              'if it has neither (default: the environment variable DATA_PATH, or ' + default_path + ')')
     parser.add_argument('--dataset', choices=list(utils.DATASETS), default=argparse.SUPPRESS,
-                        help='the data set, never replaced by another (default: fashion-mnist, or scikit-learn\'s digits '
-                             'where there is neither file nor network)')
+                        help=f'the data set, never replaced by another (default: {default_dataset})')
     parser.add_argument('--n-test', metavar='N', type=count, default=argparse.SUPPRESS,
-                        help='how many test images, a number or "all" (default: 1000, or all if there are fewer)')
+                        help=f'how many test images, a number or "all" (default: {default_count})')
     parser.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or cuda:N (default: cuda if there is one)')
 
 
@@ -81,9 +83,10 @@ def training_parser(description, system, latent_dim):
     parser = Parser(description)
     if system == 'vad':
         parser.add_argument('--dist', choices=list(kernels.FAMILIES), default='gaussian', help='family of the posteriors')
-    add_data_flags(parser, 'dataset')
+    thousand = f'{utils.DEFAULT_IMAGES}, or all if there are fewer'
+    add_data_flags(parser, 'dataset', 'fashion-mnist, or scikit-learn\'s digits where there is neither file nor network', thousand)
     parser.add_argument('--n-train', metavar='N', type=count, default=argparse.SUPPRESS,
-                        help='how many training images, a number or "all" (default: 1000, or all if there are fewer)')
+                        help=f'how many training images, a number or "all" (default: {thousand})')
     parser.add_argument('--latent-dim', metavar='D', type=positive, default=latent_dim, help='latent dimensions an image')
     parser.add_argument('--epochs', metavar='E', type=positive, default=27,
                         help='epochs; one shows every image once and two shifted copies of it')
@@ -97,7 +100,7 @@ def training_parser(description, system, latent_dim):
                         help='standard deviation of a pixel (0-1) given its latents; the larger, the more the KL matters')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
                         help='dcgan4x4 and dcgan7x7 are those of the documents, 20 times slower on a CPU')
-    parser.add_argument('--seed', type=seed, default=0, help='every random number follows from it')
+    parser.add_argument('--seed', type=seed, default=0, help='weights, order of the images and noise follow from it')
     parser.add_argument('--interpolate', nargs=2, metavar='CLASS', default=argparse.SUPPRESS,
                         help='classes of the two test images of interpolation.png, names or numbers '
                              '(default: trouser dress, classes 1 and 3)')
@@ -114,10 +117,12 @@ def parse_classes(wanted, names):
         lower = [name.lower() for name in names]
         if word.lower() in lower:
             chosen.append(lower.index(word.lower()))
-        elif word.isdigit() and int(word) < len(names):
+        elif word.isdecimal() and int(word) < len(names):
             chosen.append(int(word))
         else:
             raise utils.UserError(f'expected --interpolate to name two of {", ".join(names)}, got {word!r}')
+    if chosen[0] == chosen[1]:
+        raise utils.UserError(f'expected --interpolate to name two different classes, got {wanted[0]!r} twice')
     return chosen
 
 
@@ -125,13 +130,18 @@ def build_model(config):
     """The model that a configuration describes, untrained."""
     if config['system'] == 'ad':
         return models.AutoDecoder(config['latent_dim'], config['decoder'])
-    return models.VariationalAutoDecoder(config['dist'], config['latent_dim'], config['decoder'], config['seed'])
+    return models.VariationalAutoDecoder(config['dist'], config['latent_dim'], config['decoder'],
+                                          seed=training.key(config['seed'], training.GRADE))
 
 
 def load_model(state, device):
-    """The trained model in a final checkpoint's state."""
-    model = build_model(state['config']).to(device)
-    model.load_state_dict(state['model'])
+    """The trained model in a final checkpoint's state. UserError: the state does not fit this program's models."""
+    try:
+        model = build_model(state['config']).to(device)
+        model.load_state_dict(state['model'])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise utils.UserError(f'the checkpoint does not fit this version of the program '
+                              f'({str(error).splitlines()[0]}); train the run again') from None
     return model.eval().requires_grad_(False)
 
 
@@ -139,9 +149,11 @@ def choose_folder(run_dir):
     """The folder to work in. A whole run stays in its place until its successor, <run_dir>.new, is whole too."""
     if run_dir.exists() and not run_dir.is_dir():
         raise utils.UserError(f'expected --run-dir to be a folder, got the file {run_dir}')
-    new = run_dir.with_name(run_dir.name + '.new')
-    if utils.is_whole(new):   # killed just before it took its place
-        utils.replace_folder(new, run_dir)
+    inside = list(run_dir.iterdir()) if run_dir.exists() else []
+    if inside and (not (run_dir / 'config.json').exists() or any(path.is_dir() for path in inside)):
+        raise utils.UserError(f'expected --run-dir to be a new folder or that of a run, got {run_dir}, which holds other '
+                              f'things; name another')
+    new = utils.settle(run_dir)
     return new if utils.is_whole(run_dir) else run_dir
 
 
@@ -159,6 +171,7 @@ def train(system, args):
     device = utils.pick_device(given.get('device'))
     dist = given.get('dist')
     run_dir = given.get('run_dir', Path('runs') / '-'.join(filter(None, (system, dist))))
+    run_dir = run_dir if run_dir.name else run_dir.resolve()   # '.' has no name to derive others from
     data_path = given.get('data_path', 'dataset')
     train_set, test_set, source = utils.load_data(data_path, given.get('dataset'), given.get('n_train'), given.get('n_test'))
     classes = parse_classes(given.get('interpolate', pictures.INTERPOLATE), train_set.classes)
@@ -203,8 +216,8 @@ def train(system, args):
         pictures.write_report(folder, results, config)
     except KeyboardInterrupt:
         saved = 'the checkpoint is saved' if checkpoint.exists() else 'nothing was trained yet'
-        flags = [*(flag for flag in sys.argv[1:] if flag != '--resume'), '--resume']
-        print(f'\ninterrupted; {saved}. Go on with: python {shlex.join([Path(sys.argv[0]).name, *flags])}', file=sys.stderr)
+        again = [*(word for word in sys.argv if word != '--resume'), '--resume']
+        print(f'\ninterrupted; {saved}. Go on with: python {shlex.join(again)}', file=sys.stderr)
         sys.exit(130)
     utils.write_json(folder / 'results.json', results)   # last: it says that the run is whole
     if folder != run_dir:

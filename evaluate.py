@@ -3,6 +3,8 @@
     python evaluate.py                      all runs under runs/
     python evaluate.py runs/ad --n-test all --json grades.json
 """
+import argparse
+import sys
 from pathlib import Path
 
 import commands
@@ -12,44 +14,48 @@ from grading import evaluate_model, reconstruction_loss   # noqa: F401, the cour
 
 
 def find_runs(named):
-    """Folders of the runs to grade. UserError: none, or one that cannot be graded."""
-    runs = named or sorted(path.parent for path in Path('runs').glob('*/results.json'))
+    """Folders of the runs to grade: those named, or all finished ones under runs/. UserError: there are none."""
+    for new in Path('runs').glob('*.new'):
+        utils.settle(new.with_suffix(''))
+    runs = named or sorted(path.parent for path in Path('runs').glob('*/results.json') if path.parent.suffix != '.replaced')
     if not runs:
         raise utils.UserError('expected trained runs under runs/, got none; first run: python train_vad.py')
-    for run in runs:
-        if not run.is_dir():
-            raise utils.UserError(f'expected a run folder, got {run}, which does not exist; first run: '
-                                  f'python train_vad.py --run-dir {run}')
-        if not utils.is_whole(run):
-            raise utils.UserError(f'expected a finished run in {run}, got '
-                                  + ('an unfinished one; finish it with --resume' if (run / 'checkpoint.pt').exists()
-                                     else 'none; first run: python train_vad.py'))
     return runs
 
 
 def grade_run(run, args):
-    """The results of one run; on the run's own test data they also replace those in its folder."""
+    """The results of one run; on the run's own test data they also replace those in its folder.
+
+    UserError: it cannot be graded.
+    """
+    if not run.is_dir():
+        raise utils.UserError(f'expected a run folder, got {run}, which {"is a file" if run.exists() else "does not exist"}; '
+                              f'first run: python train_vad.py --run-dir {run}')
+    if not utils.is_whole(run):
+        raise utils.UserError(f'expected a finished run in {run}, got '
+                              + ('an unfinished one; finish it with --resume' if (run / 'checkpoint.pt').exists()
+                                 else 'none; first run: python train_vad.py'))
     given = vars(args)
     device = utils.pick_device(given.get('device'))
     state = utils.load_checkpoint(run / 'checkpoint.pt', device)
-    config = state.get('config', {})
     if state.get('stage') != 'trained':
-        raise utils.UserError(f'expected a finished run in {run}, got an unfinished one; finish it with --resume')
+        raise utils.UserError(f'expected a finished run in {run}, got the checkpoint of an unfinished one; train it again')
+    config = state['config']
     model = commands.load_model(state, device)
     data_path = given.get('data_path', utils.read_json(run / 'config.json').get('data_path', 'dataset'))
     try:
         _, test, source = utils.load_data(data_path, given.get('dataset', config['dataset']), n_train=1,
-                                          n_test=given.get('n_test', 'all'))
+                                          n_test=given.get('n_test', config['n_test']))
     except utils.UserError as error:
         raise utils.UserError(f'cannot grade {run}: {error}') from None
-    if 'n_test' not in given:   # as many as the run was graded on, or what there is
-        test = utils.ImageDataset(test.X[:config['n_test']], test.y[:config['n_test']], test.name)
     old = utils.read_json(run / 'results.json')
     graded, _ = grading.grade(model, state, test)
-    results = {**old, **graded, 'device': device.type, 'data': source}
     if test.checksum() == config['test_checksum']:
+        results = {**old, **graded}
         utils.write_json(run / 'results.json', results)
-    if args.samples:
+    else:
+        results = {**old, **graded, 'data': source}
+    if 'samples' in given:
         for name, images in (('prior', grading.sample_prior(model, args.samples, config['seed'])),
                              ('mixture', grading.sample_mixture(model, state['latents'], args.samples, config['seed']))):
             array = images.clamp(0, 255).round().byte().cpu().numpy()              # [N, 28, 28]
@@ -60,20 +66,31 @@ def grade_run(run, args):
 def main():
     parser = commands.Parser('Grade trained runs: fit latents to test images, the decoder frozen, and report the course\'s '
                              'reconstruction loss (batches of 64), the KL and 5-nearest-neighbour accuracy.')
-    parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', help='run folders; none: all under runs/')
-    commands.add_data_flags(parser, 'the folder that the run was trained from')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='also write the results as a JSON list')
-    parser.add_argument('--samples', type=commands.positive, metavar='N',
+    parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', default=argparse.SUPPRESS,
+                        help='run folders; none: all under runs/')
+    commands.add_data_flags(parser, 'the folder that the run was trained from', 'the run\'s own', 'as in training')
+    parser.add_argument('--json', type=Path, metavar='FILE', default=argparse.SUPPRESS,
+                        help='also write the results as a JSON list')
+    parser.add_argument('--samples', type=commands.positive, metavar='N', default=argparse.SUPPRESS,
                         help='also write N samples each from the prior and from a Gaussian mixture fitted to the training '
                              'latents, samples_prior.npy and samples_mixture.npy in the run folder: uint8 [N, 28, 28]')
     args = parser.parse_args()
-    if args.json and not args.json.resolve().parent.is_dir():
-        raise utils.UserError(f'expected --json to name a file in an existing folder, got {args.json}')
-    runs = find_runs(args.runs)
-    results = [grade_run(run, args) for run in runs]
-    commands.print_results(results, [str(run) for run in runs])
-    if args.json:
-        utils.write_json(args.json, [{'run': str(run), **result} for run, result in zip(runs, results)])
+    json_file = vars(args).get('json')
+    if json_file and not json_file.resolve().parent.is_dir():
+        raise utils.UserError(f'expected --json to name a file in an existing folder, got {json_file}')
+    graded, failed = {}, False
+    for run in find_runs(vars(args).get('runs')):
+        try:
+            graded[str(run)] = grade_run(run, args)
+        except utils.UserError as error:   # the other runs are graded all the same
+            print(f'error: {error}', file=sys.stderr)
+            failed = True
+    if graded:
+        commands.print_results(list(graded.values()), list(graded))
+    if json_file:
+        utils.write_json(json_file, [{'run': run, **results} for run, results in graded.items()])
+    if failed:
+        sys.exit(2)
 
 
 if __name__ == '__main__':

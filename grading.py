@@ -108,6 +108,8 @@ def sample_prior(model, n, seed):
 def sample_mixture(model, latents, n, seed):
     """n images decoded from a Gaussian mixture fitted to the codes of the posterior means of latents [N, K]."""
     codes = model.code(model.mean(latents)).cpu().double().numpy()
+    if len(codes) == 1:
+        codes = codes.repeat(2, 0)   # scikit-learn wants two
     components = max(1, min(MIXTURE_COMPONENTS, len(codes) // 20))   # 20 codes or more to a component
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning)   # 50 iterations are enough for samples

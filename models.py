@@ -137,7 +137,7 @@ class AutoDecoder(nn.Module):
         return params[:, 0], params.new_zeros(len(params))
 
     def start(self, code, spread):
-        """Table [N, K] whose posteriors lie near codes [N, D], with a standard deviation of about spread [D]."""
+        """Table [N, K] whose locations are linear in code [N, D], and whose scales, where there are any, are spread [D]."""
         return code
 
     @torch.no_grad()
@@ -147,6 +147,7 @@ class AutoDecoder(nn.Module):
         Returns the latents [M, K] after that change. The decoder's input absorbs it: every image stays what it was.
         """
         shift, scale = reference.mean(0), reference.std(0, correction=0)
+        scale = torch.where(scale > 1e-6, scale, 1.0)   # a latent that is the same for all images stays as it is
         self.absorb(scale, shift)
         return (latents - shift) / scale
 

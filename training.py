@@ -13,6 +13,7 @@ import math
 import signal
 import time
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
@@ -84,7 +85,8 @@ def principal_components(images, latent_dim):
     dims = min(latent_dim, len(x) - 1, x.shape[1])
     if dims < 1:   # a single image
         return torch.zeros(len(images), latent_dim), torch.zeros(latent_dim)
-    pca = PCA(dims, svd_solver='covariance_eigh').fit(x)
+    with np.errstate(invalid='ignore'):   # images that are all the same have no variance to explain
+        pca = PCA(dims, svd_solver='covariance_eigh').fit(x)
     chunks = torch.arange(len(images), device=images.windows.device).split(10_000)
     scores = torch.cat([torch.as_tensor(pca.transform(features(images[rows]).cpu().numpy())) for rows in chunks])
     variance = torch.as_tensor(pca.explained_variance_).clamp_min(1e-8)
@@ -118,7 +120,7 @@ def start_latents(model, images, obs_std):
         code = (code * variance ** 0.25)[:, :used] @ basis[:, d - used:].T
         code = code / code.square().mean().sqrt().clamp_min(1e-8)
     else:
-        keep = spread <= max(KEEP, float(spread.min())) if model.dist else spread <= 1   # [D]
+        keep = spread <= max(KEEP, float(spread.min())) if model.dist else torch.ones(d, dtype=torch.bool)   # [D]
         code, spread = code * keep, torch.where(keep, spread, 1.0)
         model.decoder.stem.weight.data[:, ~keep.to(device)] = 0
         # A Gaussian's draws lie near the sphere of radius sqrt(D). Codes of one length also make better
@@ -177,8 +179,10 @@ class RowAdam:
         self.m, self.v, self.count = state['m'], state['v'], state['count']
 
 
-def one_cycle(progress, warm_up):
-    """Factor of the learning rate at progress 0-1: linear rise to 1 until warm_up, then a cosine to 0.01."""
+def one_cycle(step, steps, warm_up):
+    """Factor of the learning rate at step 0 to steps - 1: a linear rise to 1 over the share warm_up of the steps,
+    then a cosine to 0.01 at the last."""
+    progress = (step + 1) / steps
     if progress < warm_up:
         return progress / warm_up
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
@@ -200,18 +204,17 @@ def infer(model, latents, images, config, *, use, passes, lr, label):
     optimiser = RowAdam(latents, beta2=0.99)
     batches = torch.arange(len(latents), device=latents.device).split(INFER_BATCH)
     seed = key(config['seed'], use)
-    progress = tqdm(total=passes * len(batches), desc=label, disable=None, leave=False)
-    for i in range(passes):
-        rate = lr * one_cycle(i / passes, warm_up=0.05)
-        for rows in batches:
-            params = model.params(latents[rows]).requires_grad_()                  # [B, P, D], a leaf
-            reconstruction, kl = negative_elbo(model, params, images[rows], config['obs_std'],
-                                               seed=seed, step=i, ids=rows)
-            # The sum: each image descends its own loss, whatever the batch. Only params ask for a gradient.
-            gradient, = torch.autograd.grad((reconstruction + config['beta'] * kl).sum(), params)
-            optimiser.step(rows, gradient.flatten(1), rate)
-            progress.update()
-    progress.close()
+    with tqdm(total=passes * len(batches), desc=label, disable=None, leave=False) as progress:
+        for i in range(passes):
+            rate = lr * one_cycle(i, passes, warm_up=0.05)
+            for rows in batches:
+                params = model.params(latents[rows]).requires_grad_()              # [B, P, D], a leaf
+                reconstruction, kl = negative_elbo(model, params, images[rows], config['obs_std'],
+                                                   seed=seed, step=i, ids=rows)
+                # The sum: each image descends its own loss, whatever the batch. Only params ask for a gradient.
+                gradient, = torch.autograd.grad((reconstruction + config['beta'] * kl).sum(), params)
+                optimiser.step(rows, gradient.flatten(1), rate)
+                progress.update()
     if not torch.isfinite(latents).all():
         raise NotFinite(f'expected finite latents after fitting them, got {int((~torch.isfinite(latents)).sum())} that are '
                         f'not; train with a lower --lr or a higher --obs-std')
@@ -265,7 +268,7 @@ class Trainer:
     def step(self, rows):
         """One step of decoder and latents on the images in rows, int64 [B]."""
         config, step = self.config, self.step_number
-        factor = one_cycle(step / self.total_steps, warm_up=0.1)
+        factor = one_cycle(step, self.total_steps, warm_up=0.1)
         for group in self.decoder_adam.param_groups:
             group['lr'] = config['lr'] * factor
         params = self.model.params(self.table[rows]).requires_grad_()             # [B, P, D], a leaf
@@ -286,17 +289,32 @@ class Trainer:
         bad = (~torch.isfinite(history).all(1)).nonzero()
         if len(bad):
             step = self.step_number - done + int(bad[0])
-            raise NotFinite(f'expected a finite loss, got {history[bad[0, 0]].sum().item()} at step {step} (epoch '
-                            f'{step // self.steps_per_epoch + 1}); nothing after the last good checkpoint was saved. '
-                            f'Train with a lower --lr, --latent-lr or a higher --obs-std')
+            raise self.not_finite(step)
         return history.mean(0).tolist()
+
+    def not_finite(self, step):
+        return NotFinite(f'expected a finite loss, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
+                         f'nothing after the last good checkpoint was saved. Delete the run and train with a lower --lr, '
+                         f'--latent-lr or a higher --obs-std')
+
+    @torch.no_grad()
+    def check_weights(self, rows):
+        """NotFinite if the weights as they are now give the images in rows a loss that is not finite. The losses
+        in the history were had before the last step: they do not say that it did no harm."""
+        self.model.eval()   # or batch normalisation would count these images
+        params = self.model.params(self.table[rows])
+        terms = negative_elbo(self.model, params, self.images[rows], self.config['obs_std'],
+                              seed=key(self.config['seed'], TRAIN), step=self.step_number, ids=rows)
+        self.model.train()
+        if not all(torch.isfinite(term).all() for term in terms):
+            raise self.not_finite(self.step_number)
 
 
 def fit(model, dataset, config, folder, resume=None):
     """Train decoder and latents; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
 
-    resume: the checkpoint state to go on from. Returns the final checkpoint's state, and the seconds of training,
-    those before a resume included.
+    resume: the checkpoint state to go on from. Returns the final checkpoint's state, and the seconds of training
+    (of what came before a resume, the whole epochs).
     On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
     NotFinite: the loss was not; the last checkpoint is left as it is.
     """
@@ -312,9 +330,8 @@ def fit(model, dataset, config, folder, resume=None):
         metrics = read_metrics(folder)[:trainer.step_number // trainer.steps_per_epoch]
     utils.write_atomically(metrics_path, lambda path: path.write_text(''.join(json.dumps(m) + '\n' for m in metrics)))
     model.train()
-    progress = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None, leave=False,
-                    unit='step')
-    with InterruptFlag() as interrupt:
+    bar = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None, leave=False, unit='step')
+    with bar as progress, InterruptFlag() as interrupt:
         while trainer.step_number < trainer.total_steps:
             epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
             order = epoch_order(images.n, config['seed'], epoch, device).split(config['batch_size'])
@@ -327,6 +344,7 @@ def fit(model, dataset, config, folder, resume=None):
                 if interrupt.raised:
                     break
             reconstruction, kl = trainer.check_finite()
+            trainer.check_weights(rows)
             if trainer.step_number % trainer.steps_per_epoch == 0:
                 metrics.append({'epoch': epoch + 1, 'loss': reconstruction + config['beta'] * kl,
                                 'reconstruction': reconstruction, 'kl': kl,
@@ -336,9 +354,7 @@ def fit(model, dataset, config, folder, resume=None):
                 started = time.perf_counter()
             utils.save_checkpoint(checkpoint_path, trainer.state_dict())
             if interrupt.raised:
-                progress.close()
                 raise KeyboardInterrupt
-    progress.close()
     model.requires_grad_(False)
     table = model.standardise(trainer.table, trainer.table[:images.n])
     # The latents chased a decoder that moved on; now that it rests, they settle where new images' latents
@@ -355,9 +371,11 @@ def fit(model, dataset, config, folder, resume=None):
 
 
 def read_metrics(folder):
-    """The lines of a run's metrics.jsonl. UserError: not such a file."""
-    try:
-        return [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-    except (OSError, ValueError) as error:
-        raise utils.UserError(f'expected the epochs so far in {folder / "metrics.jsonl"}, got {error}; delete the folder '
-                              f'and train again') from None
+    """The whole lines of a run's metrics.jsonl; a last one that was cut off (by a full disk, say) is left out."""
+    metrics = []
+    for line in (folder / 'metrics.jsonl').read_text().splitlines():
+        try:
+            metrics.append(json.loads(line))
+        except ValueError:
+            break
+    return metrics

@@ -1,4 +1,6 @@
 """Data sets and loaders, the course's picture helpers, and what every command needs: run folders and errors."""
+import contextlib
+import io
 import json
 import os
 import shutil
@@ -7,15 +9,11 @@ import sys
 import warnings
 import zlib
 from pathlib import Path
-from urllib.error import URLError
 
-import matplotlib
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
-
-matplotlib.use('Agg')   # pictures go to files; no window, no display needed
 import matplotlib.pyplot as plt
 
 DIGIT_NAMES = [str(digit) for digit in range(10)]
@@ -40,6 +38,11 @@ def run_command(main):
         main()
     except (UserError, OSError) as error:   # OSError: no permission, disk full; its message names the file
         print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if 'memory' not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        print('error: not enough memory; use a smaller --batch-size, --latent-dim or --n-train', file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
@@ -111,28 +114,39 @@ def read_csv(path, n):
     return X.reshape(-1, 28, 28), y
 
 
-def read_torchvision(name, root, train, download):
-    """All images of torchvision's set under root: X [N, 28, 28], y [N]; None if they are neither there nor to be had."""
+class Unavailable(Exception):
+    """A data set is not on disk and cannot be downloaded; the message says why."""
+
+
+def read_torchvision(name, root, train):
+    """All images of torchvision's set under root, downloaded if need be: X [N, 28, 28], y [N].
+
+    Unavailable: neither on disk nor to be had. UserError: on disk, but broken.
+    """
     dataset_class = DATASETS[name][0]
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(10)   # seconds; a silent network must not hold the program for ever
     try:
         dataset = dataset_class(root, train=train, download=False)
-    except RuntimeError as error:
+    except Exception as error:   # parsing a broken file can fail in many ways
         if 'not found' not in str(error):
-            raise UserError(f'cannot read {name} under {root}: {error}; delete the files there to fetch them again') from None
-        if not download:
-            return None
-        try:
-            dataset = dataset_class(root, train=train, download=True)
-        except (RuntimeError, URLError, OSError):
-            return None
-    except (OSError, ValueError, AssertionError, EOFError) as error:
-        raise UserError(f'cannot read {name} under {root}: {str(error).splitlines()[0] if str(error) else "broken file"}; '
-                        f'the files are truncated or malformed, delete them to fetch them again') from None
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise UserError(f'cannot read {name} under {root}: {reason}; the files are truncated or malformed, delete them '
+                            f'to fetch them again') from None
+        dataset = download(dataset_class, root, train)
+    return dataset.data.numpy(), dataset.targets.numpy()
+
+
+def download(dataset_class, root, train):
+    """torchvision's data set, downloaded into root; its progress is shown on a terminal only. Unavailable: it failed."""
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(10)   # seconds; a silent network must not hold the program for ever
+    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    try:
+        with quiet:
+            return dataset_class(root, train=train, download=True)
+    except Exception as error:   # and so can a download
+        raise Unavailable(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     finally:
         socket.setdefaulttimeout(timeout)
-    return dataset.data.numpy(), dataset.targets.numpy()
 
 
 def read_digits():
@@ -160,14 +174,14 @@ def load_data(data_path, dataset=None, n_train=None, n_test=None):
         train, test = read_csv(files[0], n_train), read_csv(files[1], n_test)
         source = str(root)
     else:
-        train = read_torchvision(name, root, train=True, download=True)
-        test = train and read_torchvision(name, root, train=False, download=True)
         source = str(root)
-        if not test and dataset:
-            raise UserError(f'expected {name} in {root} as {files[0].name} and {files[1].name} or as torchvision\'s files, '
-                            f'or a network to download it, got none of them; name the folder with --data-path')
-        if not test:
-            print(f'warning: no {name} in {root} and no network to download it: using scikit-learn\'s bundled digits '
+        try:
+            train, test = read_torchvision(name, root, train=True), read_torchvision(name, root, train=False)
+        except Unavailable as error:
+            if dataset:
+                raise UserError(f'expected {name} in {root} as {files[0].name} and {files[1].name} or as torchvision\'s files, '
+                                f'got neither, and downloading it failed ({error}); name the folder with --data-path') from None
+            print(f'warning: no {name} in {root}, and downloading it failed ({error}): using scikit-learn\'s bundled digits '
                   f'instead; name a folder that has it with --data-path', file=sys.stderr)
             name, (train, test), source = 'digits', read_digits(), 'scikit-learn digits (fallback)'
     train, test = ((X[:take(n, len(X), f'{name} ({part})')], y[:take(n, len(X), f'{name} ({part})')])
@@ -224,7 +238,8 @@ def tensors_as_images(tensors, nrows=1, figsize=(8, 8), titles=[], wspace=0.1, h
 
 def save_images(images, file_name):
     """Write images [N, 28, 28] or [N, 1, 28, 28] with values in 0-255 as one grid."""
-    images = torch.as_tensor(images).detach().cpu().float().reshape(-1, 1, *images.shape[-2:])
+    images = torch.as_tensor(images).detach().cpu().float()
+    images = images.reshape(-1, 1, *images.shape[-2:])
     torchvision.utils.save_image(images / 255, file_name)
 
 
@@ -242,11 +257,14 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """The value in a JSON file. UserError: it cannot be read as one."""
+    """The object in a JSON file. UserError: it cannot be read as one."""
     try:
-        return json.loads(Path(path).read_text())
+        value = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f'expected JSON in {path}, got {error}; train the run again') from None
+        value = error
+    if not isinstance(value, dict):
+        raise UserError(f'expected a JSON object in {path}, got {str(value)[:100]}; train the run again')
+    return value
 
 
 def save_array(path, array):
@@ -255,16 +273,24 @@ def save_array(path, array):
 
 
 def save_checkpoint(path, state):
-    write_atomically(path, lambda temporary: torch.save(state, temporary))
+    """UserError: the disk is full, or another reason that the file cannot be written."""
+    try:
+        write_atomically(path, lambda temporary: torch.save(state, temporary))
+    except RuntimeError as error:   # torch's answer to a full disk
+        raise UserError(f'cannot write {path}: {str(error).splitlines()[0]}; make room and go on with --resume') from None
 
 
 def load_checkpoint(path, device='cpu'):
     """The state in a checkpoint. UserError: not a whole checkpoint."""
     try:
-        return torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location=device, weights_only=True)
     except Exception as error:   # torch raises many types for a file that is not one of its own
-        raise UserError(f'expected a checkpoint in {path}, got a file that cannot be read as one '
-                        f'({type(error).__name__}); delete its folder and train again') from None
+        state = type(error).__name__
+    if not isinstance(state, dict) or not isinstance(state.get('config'), dict):
+        reason = state if isinstance(state, str) else 'other contents'
+        raise UserError(f'expected a checkpoint in {path}, got a file that cannot be read as one ({reason}); delete its '
+                        f'folder and train again')
+    return state
 
 
 def is_whole(folder):
@@ -280,6 +306,15 @@ def replace_folder(new, old):
         os.rename(old, aside)
     os.rename(new, old)
     shutil.rmtree(aside, ignore_errors=True)
+
+
+def settle(run_dir):
+    """The folder in which a successor of run_dir grows, <run_dir>.new; one that was killed just before it took its
+    place takes it now."""
+    new = run_dir.with_name(run_dir.name + '.new')
+    if is_whole(new):
+        replace_folder(new, run_dir)
+    return new
 
 
 def pick_device(name):

@@ -116,7 +116,6 @@ def exponential_start(code, spread):
     return (2 ** 2 / 2 - 2 * code).unsqueeze(-2)
 
 
-
 @dataclass(frozen=True)
 class Family:
     parameters: tuple[str, ...]   # names of the P parameters, in the order of params [..., P, D]
@@ -124,10 +123,11 @@ class Family:
     sample: Callable              # params [..., P, D], e [..., D] -> z [..., D]
     kl: Callable                  # params [..., P, D] -> KL(q || p) per dimension [..., D], in nats
     mean: Callable                # params [..., P, D] -> E[z] [..., D]
-    # What a model needs to use the family well. A code is z as a decoder reads it: a real number of mean
-    # about 0 and spread about 1 under the prior.
+    # What a model needs to use the family well. A code is z as a decoder reads it, a real number of mean 0 and a
+    # spread of about 1 under the prior.
     code: Callable                # z [..., D] -> code [..., D]
-    start: Callable               # code [N, D] with desired spread [N, D] or [D] -> params [N, P, D] near it
+    start: Callable               # c [N, D] of mean 0 and variance 1, spread [D] -> params [N, P, D] whose locations are
+                                  # linear in c; a family with a scale sets it to spread
     standardise: Callable         # params [M, P, D], reference [N, P, D] -> (params, scale [D], shift [D]): the affine
                                   # change of z that fits the reference posteriors to the prior (of their mean KL it
                                   # takes what a scale and a shift can take), with old code = scale * new code + shift

@@ -25,20 +25,15 @@ def philox_4x32(seed, c0, c1, c2, c3):
     device = next((c.device for c in (c0, c1, c2, c3) if torch.is_tensor(c)), None)
     c0, c1, c2, c3 = torch.broadcast_tensors(*(torch.as_tensor(c, dtype=torch.int64, device=device) & MASK
                                                for c in (c0, c1, c2, c3)))
-    # A round treats words 0 and 2 alike, and words 1 and 3: two tensors hold the pairs, so that each
-    # operation serves both.
-    even, odd = torch.stack([c0, c2]), torch.stack([c1, c3])                      # [2, ...]
-    pair = [2] + [1] * c0.dim()
-    multiplier = torch.tensor(MULTIPLIERS, device=even.device).view(pair)
-    for i in range(ROUNDS):
-        key = torch.tensor([(seed + i * WEYL[0]) & MASK, ((seed >> 32) + i * WEYL[1]) & MASK],
-                           device=even.device).view(pair)
-        # int64 holds the 64-bit product as a bit pattern: a product above 2^63 turns negative, and the
-        # mask takes the sign that the shift copied down off again.
-        product = even * multiplier
-        even = ((product >> 32) & MASK).flip(0) ^ odd ^ key
-        odd = (product & MASK).flip(0)
-    return torch.stack([even[0], odd[0], even[1], odd[1]])
+    k0, k1 = seed & MASK, seed >> 32
+    for _ in range(ROUNDS):
+        # int64 holds the 64-bit product as a bit pattern: a product above 2^63 turns negative, and the mask takes
+        # the sign that the shift copied down off again.
+        product0, product2 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
+        c0, c1, c2, c3 = (((product2 >> 32) & MASK) ^ c1 ^ k0, product2 & MASK,
+                          ((product0 >> 32) & MASK) ^ c3 ^ k1, product0 & MASK)
+        k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
+    return torch.stack([c0, c1, c2, c3])
 
 
 def uniform(words, dtype=torch.float32):

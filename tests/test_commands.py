@@ -20,7 +20,7 @@ import utils
 
 ROOT = Path(__file__).parent.parent
 PICTURES = ['loss.png', 'reconstructions.png', 'samples.png', 'tsne_train.png', 'tsne_test.png', 'interpolation.png']
-SMALL = ['--epochs', '2', '--latent-dim', '6']
+SMALL = ['--epochs', '2', '--latent-dim', '6', '--device', 'cpu']
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, mod
     assert report.count('data:image/png;base64') == len(PICTURES) + (module is train_ad)
     assert 'http' not in report and f'{results["test_loss"]:.4g}' in report
     # torch.load with weights_only reads it, and the model that it describes gives the same grade
-    status, out, err = command(evaluate)
+    status, out, err = command(evaluate, '--device', 'cpu')
     assert status == 0 and default in out and not err
     again = json.loads((folder / 'results.json').read_text())
     for name in ('test_loss', 'test_loss_mean', 'knn_accuracy', 'train_loss', 'kl'):
@@ -129,17 +129,39 @@ def test_grading_on_other_data_leaves_the_run_as_it_is(command, run_dir, tmp_pat
     assert status == 0 and contents(run_dir) == before
 
 
+def change_checkpoint(run, **changes):
+    utils.save_checkpoint(run / 'checkpoint.pt', {**utils.load_checkpoint(run / 'checkpoint.pt'), **changes})
+
+
 @pytest.mark.parametrize('damage, message', [
     (lambda run: shutil.rmtree(run), 'does not exist; first run: python train_vad.py'),
     (lambda run: (run / 'results.json').unlink(), 'an unfinished one; finish it with --resume'),
     (lambda run: [path.unlink() for path in run.iterdir()], 'got none; first run'),
     (lambda run: (run / 'checkpoint.pt').write_bytes(b'x'), 'expected a checkpoint in'),
-    (lambda run: (run / 'results.json').write_text('{'), 'expected JSON in'),
+    (lambda run: (run / 'results.json').write_text('{'), 'expected a JSON object in'),
+    (lambda run: (run / 'config.json').write_text('[]'), 'expected a JSON object in'),
+    (lambda run: change_checkpoint(run, stage='training'), 'the checkpoint of an unfinished one'),
+    (lambda run: change_checkpoint(run, model={}), 'does not fit this version of the program'),
 ])
 def test_what_cannot_be_graded(command, run_dir, damage, message):
     damage(run_dir)
     status, _, err = command(evaluate, run_dir)
     assert status == 2 and one_line(err) and message in err
+
+
+def test_what_can_be_graded_is_graded_beside_what_cannot(command, run_dir, tmp_path):
+    status, out, err = command(evaluate, tmp_path / 'none', run_dir)
+    assert status == 2 and one_line(err) and str(run_dir) in out
+
+
+def test_evaluate_finds_whole_runs_and_settles_their_successors(command, run_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / 'runs'
+    runs.mkdir()
+    for name in ('a.new', 'a.replaced', 'b'):   # a was being replaced when the program died
+        shutil.copytree(run_dir, runs / name)
+    status, out, _ = command(evaluate)
+    assert status == 0 and [line.split()[0] for line in out.splitlines()[1:]] == ['runs/a', 'runs/b']
 
 
 def test_nothing_to_grade(command, tmp_path, monkeypatch):
@@ -158,18 +180,19 @@ def test_grading_without_the_data(command, run_dir, csv_dir, tmp_path):
 # --------------------------------------------------------------------------------------------- bad input
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--epochs', '0'], 'argument --epochs: expected a whole number of at least 1, got 0'),
+    (['--epochs', '0'], 'argument --epochs: expected a whole number from 1 to 2^31 - 1, got 0'),
     (['--epochs', 'ten'], "invalid whole number value: 'ten'"),
-    (['--n-train', '0'], 'at least 1'),
+    (['--n-train', '0'], 'from 1 to'),
     (['--n-train', 'some'], 'count (a whole number or "all")'),
     (['--n-test', '41'], 'expected at most 40 images'),
-    (['--batch-size', '0'], 'at least 1'),
-    (['--latent-dim', '-1'], 'at least 1'),
-    (['--lr', '0'], 'expected a number above 0, got 0'),
-    (['--lr', 'nan'], 'expected a number above 0, got nan'),
+    (['--batch-size', '100000000000000000000'], 'from 1 to'),
+    (['--latent-dim', '-1'], 'from 1 to'),
+    (['--lr', '0'], 'expected a number above 0 and below 1e18, got 0'),
+    (['--lr', 'nan'], 'got nan'),
     (['--latent-lr', 'inf'], 'above 0'),
     (['--obs-std', '0'], 'above 0'),
-    (['--beta', '-1'], 'expected a number of at least 0, got -1'),
+    (['--obs-std', '1e200'], 'below 1e18'),
+    (['--beta', '-1'], 'expected a number of at least 0 and below 1e18, got -1'),
     (['--seed', '-1'], 'expected a whole number from 0 to 2^32 - 1, got -1'),
     (['--decoder', 'resnet'], "invalid choice: 'resnet'"),
     (['--dist', 'cauchy'], "invalid choice: 'cauchy'"),
@@ -178,6 +201,8 @@ def test_grading_without_the_data(command, run_dir, csv_dir, tmp_path):
     (['--device', 'tpu'], 'expected --device to be cpu'),
     (['--device', 'cuda:99'], 'CUDA devices'),
     (['--interpolate', 'trouser', 'hat'], "expected --interpolate to name two of T-shirt"),
+    (['--interpolate', '\u00b2', '3'], "got '\u00b2'"),
+    (['--interpolate', 'dress', '3'], "two different classes, got 'dress' twice"),
     (['--learning-rate', '1'], 'unrecognized arguments'),
     (['--epoch', '1'], 'unrecognized arguments'),
 ])
@@ -185,6 +210,20 @@ def test_bad_flags_get_one_line(command, csv_dir, tmp_path, arguments, message):
     status, out, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *arguments)
     assert status == 2 and one_line(err) and message in err and not out
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda lines: lines[:1], 'a header and nothing below'),
+    (lambda lines: [lines[0].replace('pixel784', 'pixel784,extra'), *lines[1:]], 'got 786 columns'),
+    (lambda lines: [*lines[:5], lines[5].replace(',0', ',300', 1), *lines[6:]], 'got 0 to 300'),
+    (lambda lines: None, 'expected the file'),
+])
+def test_broken_csv_files_get_one_line(command, csv_dir, tmp_path, damage, message):
+    path = csv_dir / 'fashion-mnist_test.csv'
+    lines = damage(path.read_text().splitlines())
+    path.unlink() if lines is None else path.write_text('\n'.join(lines) + '\n')
+    status, out, err = command(train_ad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run')
+    assert status == 2 and one_line(err) and message in err and not out and not (tmp_path / 'run').exists()
 
 
 def test_bad_data_gets_one_line_and_leaves_a_whole_run(command, run_dir, csv_dir):
@@ -204,6 +243,21 @@ def test_a_run_folder_that_is_a_file(command, csv_dir, tmp_path):
     assert status == 2 and one_line(err)
 
 
+@pytest.mark.parametrize('name', ['runs', '.', '/', ''])
+def test_a_run_folder_that_holds_other_things_is_left_alone(command, csv_dir, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'runs' / 'precious').mkdir(parents=True)
+    status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', name)
+    assert status == 2 and one_line(err) and 'which holds other things; name another' in err
+    assert (tmp_path / 'runs' / 'precious').exists()
+
+
+def test_memory_that_does_not_suffice_is_one_line(command, csv_dir, tmp_path):
+    status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', '--latent-dim', 2 ** 31 - 1,
+                             '--device', 'cpu')
+    assert status == 2 and one_line(err) and 'not enough memory' in err
+
+
 def test_the_fallback_to_digits_is_warned_of_and_recorded(command, tmp_path):
     status, _, err = command(train_vad, '--data-path', tmp_path / 'none', '--n-train', '50', '--n-test', '50', '--run-dir',
                              tmp_path / 'run', *SMALL)
@@ -212,7 +266,7 @@ def test_the_fallback_to_digits_is_warned_of_and_recorded(command, tmp_path):
     assert results['dataset'] == 'digits' and 'fallback' in results['data']
 
 
-@pytest.mark.parametrize('arguments, step', [([], 5), (['--lr', '1e30'], None)])
+@pytest.mark.parametrize('arguments, step', [([], 5), (['--lr', '1e17', '--n-train', '10'], None)])
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(command, csv_dir, tmp_path, monkeypatch, arguments, step):
     whole = training.Trainer.step
 
@@ -223,6 +277,7 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(command, c
     monkeypatch.setattr(training.Trainer, 'step', poisoned)
     status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL, *arguments)
     assert status == 2 and one_line(err) and 'expected a finite loss' in err and ' at step ' in err
+    assert 'Delete the run and train with a lower --lr' in err
     if step:   # three steps an epoch
         assert utils.load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')['step'] == 3
     assert not utils.is_whole(tmp_path / 'run')
@@ -250,7 +305,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(command, csv_dir, tmp_path, monkeypa
     heal = stop_at(monkeypatch, 4, ctrl_c)
     status, _, err = command(train_vad, *flags)
     assert status == 130 and 'the checkpoint is saved' in err
-    assert err.strip().endswith('python train_vad.py ' + ' '.join(map(str, flags)) + ' --resume')
+    assert err.strip().endswith('train_vad.py ' + ' '.join(map(str, flags)) + ' --resume')
     assert utils.load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')['step'] == 5
     heal()
     before = contents(tmp_path / 'run')
@@ -287,6 +342,26 @@ def test_a_successor_killed_before_taking_its_place_takes_it(run_dir):
     assert choose_folder(run_dir) == new and (run_dir / 'mark').exists() and not new.exists()
 
 
+def test_a_broken_checkpoint_is_not_resumed(command, csv_dir, tmp_path, monkeypatch):
+    flags = ['--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL]
+    heal = stop_at(monkeypatch, 4, ctrl_c)
+    command(train_vad, *flags)
+    heal()
+    path = tmp_path / 'run' / 'checkpoint.pt'
+    path.write_bytes(path.read_bytes()[:1000])
+    status, _, err = command(train_vad, *flags, '--resume')
+    assert status == 2 and one_line(err) and 'expected a checkpoint in' in err
+
+
+def test_a_run_killed_after_training_only_grades_and_draws(command, run_dir, csv_dir):
+    (run_dir / 'results.json').rename(run_dir.parent / 'expected.json')   # as if killed before the last file was written
+    checkpoint = (run_dir / 'checkpoint.pt').read_bytes()
+    status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', run_dir, '--dist', 'laplace', *SMALL, '--resume')
+    assert status == 0 and not err and (run_dir / 'checkpoint.pt').read_bytes() == checkpoint
+    results, expected = (json.loads(path.read_text()) for path in (run_dir / 'results.json', run_dir.parent / 'expected.json'))
+    assert all(results[k] == expected[k] for k in expected if 'seconds' not in k)
+
+
 def test_resuming_nothing_starts_from_the_beginning(command, csv_dir, tmp_path):
     status, _, err = command(train_ad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL, '--resume')
     assert status == 0 and err.startswith('no checkpoint in') and utils.is_whole(tmp_path / 'run')
@@ -295,34 +370,29 @@ def test_resuming_nothing_starts_from_the_beginning(command, csv_dir, tmp_path):
 def start(csv_dir, run_dir, *arguments):
     return subprocess.Popen(
         [sys.executable, 'train_vad.py', '--data-path', csv_dir, '--run-dir', run_dir, '--epochs', '150', '--batch-size', '8',
-         '--latent-dim', '6', *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+         '--latent-dim', '6', '--device', 'cpu', *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(csv_dir, tmp_path):
+    started = time.time()
     process = start(csv_dir, tmp_path / 'whole')
     out, err = process.communicate()
     assert process.returncode == 0 and not err, err
-    rng, kills = random.Random(0), 0
-    arguments = []
-    while True:
-        process = start(csv_dir, tmp_path / 'killed', *arguments)
-        if kills < 3:
-            deadline = time.time() + 60
-            while not (tmp_path / 'killed' / 'checkpoint.pt').exists() and time.time() < deadline:
-                time.sleep(0.05)   # before the first checkpoint there is nothing to go wrong
-            # after a resume the start takes seconds, so some kills come before training goes on, some after
-            time.sleep(rng.uniform(0.0, 3.0) + (5 if kills else 0))
-        else:
-            process.wait()
-        if process.poll() is not None:
-            break
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        kills += 1
-        arguments = ['--resume']
+    whole_seconds = time.time() - started
+    rng = random.Random()   # other moments every time; the printed seed tells which
+    seed = rng.randrange(10 ** 6)
+    print('seed of the moments', seed)
+    rng.seed(seed)
+    for _ in range(4):   # anywhere between the start of the process and beyond its end
+        process = start(csv_dir, tmp_path / 'killed', '--resume')
+        try:
+            process.wait(timeout=rng.uniform(0, whole_seconds))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+    process = start(csv_dir, tmp_path / 'killed', '--resume')
     out, err = process.communicate()
     assert process.returncode == 0, err
-    assert kills >= 1
     final, undisturbed = (tmp_path / name / 'checkpoint.pt' for name in ('killed', 'whole'))
     assert final.read_bytes() == undisturbed.read_bytes()
     results = [json.loads((tmp_path / name / 'results.json').read_text()) for name in ('killed', 'whole')]

@@ -157,19 +157,34 @@ def test_save_images(tmp_path, shape):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / 'checkpoint.pt'
-    utils.save_checkpoint(path, {'a': torch.ones(2)})
+    utils.save_checkpoint(path, {'config': {}, 'a': torch.ones(2)})
     with pytest.raises(Exception):
-        utils.save_checkpoint(path, {'a': lambda: None})   # cannot be pickled
+        utils.save_checkpoint(path, {'config': {}, 'a': lambda: None})   # cannot be pickled
     assert utils.load_checkpoint(path)['a'].tolist() == [1, 1]
 
 
 @pytest.mark.parametrize('content', [b'', b'nonsense', None])
 def test_a_broken_checkpoint(tmp_path, content):
     path = tmp_path / 'checkpoint.pt'
-    utils.save_checkpoint(path, {'a': torch.ones(1000)})
+    utils.save_checkpoint(path, {'config': {}, 'a': torch.ones(1000)})
     path.write_bytes(path.read_bytes()[:2000] if content is None else content)
     with pytest.raises(utils.UserError, match='expected a checkpoint in .*delete its folder'):
         utils.load_checkpoint(path)
+
+
+@pytest.mark.parametrize('state', [[1], {'a': 1}, {'config': 1}])
+def test_another_file_of_torch_is_no_checkpoint(tmp_path, state):
+    torch.save(state, tmp_path / 'checkpoint.pt')
+    with pytest.raises(utils.UserError, match='got a file that cannot be read as one .other contents'):
+        utils.load_checkpoint(tmp_path / 'checkpoint.pt')
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError('PytorchStreamWriter failed writing file data/0: file write failed\nmore')
+    monkeypatch.setattr(torch, 'save', full)
+    with pytest.raises(utils.UserError, match='cannot write .*file write failed; make room and go on with --resume'):
+        utils.save_checkpoint(tmp_path / 'checkpoint.pt', {})
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
