@@ -68,7 +68,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_data_flags(parser, default_path, default_dataset, default_count):
-    parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH', argparse.SUPPRESS),
+    parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH') or argparse.SUPPRESS,
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
                              'if it has neither (default: the environment variable DATA_PATH, or ' + default_path + ')')
     parser.add_argument('--dataset', choices=list(utils.DATASETS), default=argparse.SUPPRESS,
@@ -99,7 +99,7 @@ def training_parser(description, system, latent_dim):
     parser.add_argument('--obs-std', type=positive_float, default=0.08,
                         help='standard deviation of a pixel (0-1) given its latents; the larger, the more the KL matters')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
-                        help='dcgan4x4 and dcgan7x7 are those of the documents, 20 times slower on a CPU')
+                        help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 30 and 10 times slower on a CPU')
     parser.add_argument('--seed', type=seed, default=0, help='weights, order of the images and noise follow from it')
     parser.add_argument('--interpolate', nargs=2, metavar='CLASS', default=argparse.SUPPRESS,
                         help='classes of the two test images of interpolation.png, names or numbers '
