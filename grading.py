@@ -9,7 +9,6 @@ from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
 
 import training
-import utils
 
 GRADE_BATCH = 64   # the course's loss depends on the batch size: figures compare at 64 only
 MIXTURE_COMPONENTS = 40

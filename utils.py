@@ -10,11 +10,11 @@ import warnings
 import zlib
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
-import matplotlib.pyplot as plt
 
 DIGIT_NAMES = [str(digit) for digit in range(10)]
 # name -> (torchvision class, class names). digits come from scikit-learn.
