@@ -110,7 +110,6 @@ def read_csv(path, n):
                         f'scale them, or fetch the file again')
     if y.min() < 0 or y.max() > 9:
         raise UserError(f'expected labels in 0-9 in {path}, got {y.min()} to {y.max()}; fetch the file again')
-    take(n, len(table), path)
     return X.reshape(-1, 28, 28), y
 
 
@@ -184,9 +183,9 @@ def load_data(data_path, dataset=None, n_train=None, n_test=None):
             print(f'warning: no {name} in {root}, and downloading it failed ({error}): using scikit-learn\'s bundled digits '
                   f'instead; name a folder that has it with --data-path', file=sys.stderr)
             name, (train, test), source = 'digits', read_digits(), 'scikit-learn digits (fallback)'
-    train, test = ((X[:take(n, len(X), f'{name} ({part})')], y[:take(n, len(X), f'{name} ({part})')])
-                   for (X, y), n, part in ((train, n_train, 'train'), (test, n_test, 'test')))
-    return ImageDataset(*train, name), ImageDataset(*test, name), source
+    n_train, n_test = take(n_train, len(train[0]), f'{name} (train)'), take(n_test, len(test[0]), f'{name} (test)')
+    return (ImageDataset(train[0][:n_train], train[1][:n_train], name),
+            ImageDataset(test[0][:n_test], test[1][:n_test], name), source)
 
 
 def create_dataloaders(data_path='dataset', **dl_args):

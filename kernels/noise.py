@@ -22,9 +22,9 @@ def philox_4x32(seed, c0, c1, c2, c3):
     Returns int64 [4, ...] with values in [0, 2^32), the words of Random123's `philox4x32` and of
     `triton.language.philox`.
     """
-    device = next((c.device for c in (c0, c1, c2, c3) if torch.is_tensor(c)), None)
-    c0, c1, c2, c3 = torch.broadcast_tensors(*(torch.as_tensor(c, dtype=torch.int64, device=device) & MASK
-                                               for c in (c0, c1, c2, c3)))
+    # Ints stay ints until a round mixes them into a tensor: as tensors of their own they would have to be copied to
+    # the GPU at every call, which makes the host wait and cannot be part of a CUDA graph.
+    c0, c1, c2, c3 = c0 & MASK, c1 & MASK, c2 & MASK, c3 & MASK
     k0, k1 = seed & MASK, seed >> 32
     for _ in range(ROUNDS):
         # int64 holds the 64-bit product as a bit pattern: a product above 2^63 turns negative, and the mask takes
@@ -33,7 +33,7 @@ def philox_4x32(seed, c0, c1, c2, c3):
         c0, c1, c2, c3 = (((product2 >> 32) & MASK) ^ c1 ^ k0, product2 & MASK,
                           ((product0 >> 32) & MASK) ^ c3 ^ k1, product0 & MASK)
         k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
-    return torch.stack([c0, c1, c2, c3])
+    return torch.stack(torch.broadcast_tensors(*(torch.as_tensor(c) for c in (c0, c1, c2, c3))))
 
 
 def uniform(words, dtype=torch.float32):
