@@ -3,10 +3,12 @@
     z, kl = sample_kl(params, 'laplace', seed=0, step=7, ids=rows)
 
 `noise.py` holds the counter-based random numbers, `families.py` the posterior families (a new one is
-added there and nowhere else), `sampling.py` the functions that callers use.
+added there and nowhere else), `fused.py` the two Triton kernels with `elementary.py` below them, and
+`sampling.py` the functions that callers use, with their PyTorch twin.
 """
 from kernels.families import FAMILIES, family
 from kernels.noise import philox_4x32, uniform
-from kernels.sampling import sample_kl, sample_kl_reference, sample_prior
+from kernels.sampling import sample_kl, sample_kl_gradient, sample_kl_reference, sample_kl_triton, sample_prior
 
-__all__ = ['FAMILIES', 'family', 'philox_4x32', 'uniform', 'sample_kl', 'sample_kl_reference', 'sample_prior']
+__all__ = ['FAMILIES', 'family', 'philox_4x32', 'uniform', 'sample_kl', 'sample_kl_gradient', 'sample_kl_reference',
+           'sample_kl_triton', 'sample_prior']

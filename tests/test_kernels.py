@@ -1,21 +1,37 @@
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from torch.distributions import Exponential, Laplace, Normal, kl_divergence
 
 import kernels
 from kernels.families import h
 
-# A family's row: parameters [N, P, D] -> the same posterior in torch.distributions, and its prior.
+triton = pytest.importorskip('triton') if sys.platform == 'linux' else None
+if triton:
+    import triton.language as tl
+    from kernels import fused
+    from kernels.noise import philox_4x32_triton
+needs_triton = pytest.mark.skipif(not triton, reason='triton is not available for this platform')
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
+
+# A family's row: parameters [N, P, D] -> the same posterior in torch.distributions, its prior, and the posterior of one
+# row's [P] in SciPy.
 DISTRIBUTIONS = {
-    'gaussian': (lambda p: Normal(p[:, 0], p[:, 1].exp()), lambda: Normal(0.0, 1.0)),
-    'laplace': (lambda p: Laplace(p[:, 0], p[:, 1].exp()), lambda: Laplace(0.0, 1.0)),
-    'exponential': (lambda p: Exponential(p[:, 0].exp()), lambda: Exponential(1.0)),
+    'gaussian': (lambda p: Normal(p[:, 0], p[:, 1].exp()), lambda: Normal(0.0, 1.0),
+                 lambda p: scipy.stats.norm(p[0], np.exp(p[1]))),
+    'laplace': (lambda p: Laplace(p[:, 0], p[:, 1].exp()), lambda: Laplace(0.0, 1.0),
+                lambda p: scipy.stats.laplace(p[0], np.exp(p[1]))),
+    'exponential': (lambda p: Exponential(p[:, 0].exp()), lambda: Exponential(1.0),
+                    lambda p: scipy.stats.expon(scale=np.exp(-p[0]))),
 }
+IMPLEMENTATIONS = [kernels.sample_kl, kernels.sample_kl_reference] + ([kernels.sample_kl_triton] if triton else [])
 FAMILIES = list(DISTRIBUTIONS)
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
@@ -38,29 +54,33 @@ def test_philox_equals_the_published_vectors(seed, counter, words):
     assert tuple(kernels.philox_4x32(seed, *counter).tolist()) == words
 
 
-def test_philox_equals_triton():
-    pytest.importorskip('triton', reason='triton is not available for this platform')
-    import triton
-    import triton.language as tl
-
+if triton:
     @triton.jit
-    def words_kernel(seed, counters, out, N: tl.constexpr):
+    def words_kernel(keys, counters, out, N: tl.constexpr, LIBRARY: tl.constexpr):
         i = tl.arange(0, N)
         c0, c1, c2, c3 = (tl.load(counters + i), tl.load(counters + N + i), tl.load(counters + 2 * N + i),
                           tl.load(counters + 3 * N + i))
-        w0, w1, w2, w3 = tl.philox(tl.load(seed), c0, c1, c2, c3)
-        tl.store(out + i, w0)
-        tl.store(out + N + i, w1)
-        tl.store(out + 2 * N + i, w2)
-        tl.store(out + 3 * N + i, w3)
+        if LIBRARY:
+            w0, w1, w2, w3 = tl.philox(tl.load(keys), c0, c1, c2, c3)
+        else:
+            key = tl.load(keys).to(tl.uint64)
+            w0, w1, w2, w3 = philox_4x32_triton(key.to(tl.uint32), (key >> 32).to(tl.uint32), c0.to(tl.uint32),
+                                                c1.to(tl.uint32), c2.to(tl.uint32), c3.to(tl.uint32))
+        for word, j in ((w0, 0), (w1, 1), (w2, 2), (w3, 3)):
+            tl.store(out + j * N + i, word.to(tl.int32, bitcast=True))
 
+
+@needs_triton
+@pytest.mark.parametrize('seed', [0, 7, 2 ** 32 + 3, 2 ** 63 - 1])
+@pytest.mark.parametrize('library', [True, False])
+def test_philox_equals_triton(seed, library):
     n = 64
-    counters = torch.randint(0, 2 ** 32, (4, n), generator=torch.Generator().manual_seed(1), device='cpu')
-    for seed in (0, 7, 2 ** 32 + 3, 2 ** 63 - 1):
-        out = torch.empty(4, n, dtype=torch.int32, device=DEVICE)
-        as_int32 = torch.where(counters >= 2 ** 31, counters - 2 ** 32, counters).to(torch.int32).to(DEVICE)
-        words_kernel[(1,)](torch.tensor([seed], device=DEVICE), as_int32, out, N=n)
-        assert torch.equal(out.cpu().long() & 0xFFFFFFFF, kernels.philox_4x32(seed, *counters))
+    counters = torch.randint(0, 2 ** 32, (4, n), generator=torch.Generator().manual_seed(1))
+    counters[:, 0], counters[:, 1] = 0, 2 ** 32 - 1
+    out = torch.empty(4, n, dtype=torch.int32, device=DEVICE)
+    as_int32 = torch.where(counters >= 2 ** 31, counters - 2 ** 32, counters).to(torch.int32).to(DEVICE)
+    words_kernel[(1,)](torch.tensor([seed], device=DEVICE), as_int32, out, N=n, LIBRARY=library)
+    assert torch.equal(out.cpu().long().T & 0xFFFFFFFF, kernels.philox_4x32(seed, *counters))
 
 
 def test_uniforms_are_exact_and_never_0_or_1():
@@ -79,7 +99,7 @@ def test_every_family_is_tested():
 @pytest.mark.parametrize('dist', FAMILIES)
 def test_kl_equals_torch_distributions(dist):
     params = random_params(dist)
-    posterior, prior = DISTRIBUTIONS[dist]
+    posterior, prior, _ = DISTRIBUTIONS[dist]
     _, kl = kernels.sample_kl(params, dist, seed=0, step=0)
     torch.testing.assert_close(kl, kl_divergence(posterior(params), prior()).sum(1))
 
@@ -87,7 +107,7 @@ def test_kl_equals_torch_distributions(dist):
 @pytest.mark.parametrize('dist', FAMILIES)
 def test_kl_equals_its_monte_carlo_estimate(dist):
     params = 0.5 * random_params(dist, n=2, d=4)
-    posterior, prior = DISTRIBUTIONS[dist]
+    posterior, prior, _ = DISTRIBUTIONS[dist]
     n = 40_000
     rows = torch.arange(2).repeat_interleave(n)
     z, kl = kernels.sample_kl(params, dist, seed=1, step=0, rows=rows, draw=torch.arange(n).repeat(2))
@@ -97,15 +117,30 @@ def test_kl_equals_its_monte_carlo_estimate(dist):
 
 
 @pytest.mark.parametrize('dist', FAMILIES)
-def test_samples_follow_the_posterior(dist):
-    params = random_params(dist, n=1, d=3)
-    n = 40_000
-    z, _ = kernels.sample_kl(params, dist, seed=2, step=0, rows=torch.zeros(n, dtype=torch.int64), draw=torch.arange(n))
-    posterior = DISTRIBUTIONS[dist][0](params)
-    uniform = posterior.cdf(z)   # uniform if and only if z has the right distribution: Kolmogorov-Smirnov
-    expected = (torch.arange(n, dtype=torch.float64)[:, None] + 0.5) / n
-    assert (uniform.sort(0).values - expected).abs().max() < 1.95 / math.sqrt(n)   # 0.1% level
-    torch.testing.assert_close(kernels.family(dist).mean(params), posterior.mean)
+@pytest.mark.parametrize('sample_kl', IMPLEMENTATIONS)
+def test_samples_follow_the_posterior(sample_kl, dist):
+    params = random_params(dist, n=1, d=4, dtype=torch.float32).to(DEVICE)
+    n = 8192
+    rows = torch.zeros(n, dtype=torch.int64, device=DEVICE)
+    z, _ = sample_kl(params, dist, seed=2, step=0, rows=rows, draw=torch.arange(n, device=DEVICE))
+    for d in range(4):
+        posterior = DISTRIBUTIONS[dist][2](params[0, :, d].double().cpu().numpy())
+        assert scipy.stats.kstest(z[:, d].double().cpu().numpy(), posterior.cdf).pvalue > 1e-3
+    torch.testing.assert_close(kernels.family(dist).mean(params), DISTRIBUTIONS[dist][0](params).mean)
+
+
+@pytest.mark.parametrize('dist', FAMILIES)
+def test_noise_is_independent_between_draws_rows_steps_and_dimensions(dist):
+    n, d = 20_000, 8
+    params = torch.zeros(1, len(kernels.family(dist).parameters), d)
+    zero, i = torch.zeros(n, dtype=torch.int64), torch.arange(n)
+    samples = [kernels.sample_kl(params, dist, seed=0, step=0, rows=zero, draw=i)[0],
+               kernels.sample_kl(params, dist, seed=0, step=0, rows=zero, ids=i, draw=0)[0][1:],
+               kernels.sample_kl(params, dist, seed=0, step=1, rows=zero, draw=i)[0]]
+    n -= 1
+    columns = torch.cat([sample[:n] for sample in samples] + [samples[0][1:]], 1)    # [n, 32]; neighbouring draws last
+    correlation = torch.corrcoef(columns.T) - torch.eye(32)
+    assert correlation.abs().max() < 5 / math.sqrt(n)
 
 
 @pytest.mark.parametrize('dist', FAMILIES)
@@ -171,18 +206,25 @@ def test_zero_parameters_are_the_prior(dist):
 # -------------------------------------------------------------------------------------------- what noise depends on
 
 @pytest.mark.parametrize('dist', FAMILIES)
-def test_a_sample_depends_on_its_own_numbers_only(dist):
-    params = random_params(dist, n=9, d=7, dtype=torch.float32)
-    z, kl = kernels.sample_kl(params, dist, seed=4, step=5)
-    rows = torch.tensor([8, 2, 2, 0])
-    z_rows, kl_rows = kernels.sample_kl(params, dist, seed=4, step=5, rows=rows)
+@pytest.mark.parametrize('sample_kl', IMPLEMENTATIONS)
+def test_a_sample_depends_on_its_own_numbers_only(sample_kl, dist):
+    params = random_params(dist, n=9, d=7, dtype=torch.float32).to(DEVICE)
+    z, kl = sample_kl(params, dist, seed=4, step=5)
+    rows = torch.tensor([8, 2, 2, 0], device=DEVICE)
+    z_rows, kl_rows = sample_kl(params, dist, seed=4, step=5, rows=rows)
     assert torch.equal(z_rows, z[rows]) and torch.equal(kl_rows, kl[rows])
-    z_ids, _ = kernels.sample_kl(params[rows], dist, seed=4, step=5, ids=rows)
-    assert torch.equal(z_ids, z[rows])
-    z_step, _ = kernels.sample_kl(params, dist, seed=4, step=torch.tensor(5))
+    parts = [sample_kl(params, dist, seed=4, step=5, rows=part)[0] for part in rows.split(3)]
+    assert torch.equal(torch.cat(parts), z_rows)
+    z_encoder, _ = sample_kl(params[rows], dist, seed=4, step=5, ids=rows)             # an encoder's output for images rows
+    assert torch.equal(z_encoder, z[rows])
+    z_share, _ = sample_kl(params[5:], dist, seed=4, step=5, rows=rows[:1] - 5, ids=rows[:1])   # a share of the table
+    assert torch.equal(z_share, z[rows[:1]])
+    z_step, _ = sample_kl(params, dist, seed=4, step=torch.tensor(5, device=DEVICE))
     assert torch.equal(z_step, z)
-    z_draw, _ = kernels.sample_kl(params, dist, seed=4, step=5, rows=rows, draw=torch.tensor([0, 0, 1, 3]))
+    z_draw, _ = sample_kl(params, dist, seed=4, step=5, rows=rows, draw=torch.tensor([0, 0, 1, 3], device=DEVICE))
     assert torch.equal(z_draw[:2], z[rows[:2]]) and not torch.isclose(z_draw[2], z[2]).any()
+    far, _ = sample_kl(params, dist, seed=4, step=5 - 2 ** 32, draw=2 ** 32, ids=torch.arange(9, device=DEVICE) + 2 ** 40)
+    assert torch.equal(far, z)   # numbers count modulo 2^32
 
 
 @pytest.mark.parametrize('change', [dict(seed=1), dict(seed=2 ** 32), dict(step=1), dict(draw=1), dict(ids=torch.arange(1, 5))])
@@ -227,6 +269,265 @@ def test_dtypes(dist, dtype):
     torch.testing.assert_close(kl.float(), kl32)
 
 
+# ---------------------------------------------------------------------------------------- Triton and its twin
+
+def results(sample_kl, params, dist, dz=None, dkl=None, **arguments):
+    """z, kl and the gradient in params for gradients dz and dkl in the two (random if None)."""
+    params = params.detach().requires_grad_()
+    z, kl = sample_kl(params, dist, **arguments)
+    generator = torch.Generator().manual_seed(3)
+    dz = torch.randn(z.shape, generator=generator, dtype=torch.float64).to(z) if dz is None else dz
+    dkl = torch.randn(kl.shape, generator=generator, dtype=torch.float64).to(kl) if dkl is None else dkl
+    gradient, = torch.autograd.grad((z, kl), params, (dz, dkl))
+    return z.detach(), kl.detach(), gradient
+
+
+def assert_equal_to_twin(params, dist, rtol=1e-5, atol=1e-5, **arguments):
+    """Triton's results against the twin's on the same numbers in float64, and the dispatched operator's too."""
+    expected = results(kernels.sample_kl_reference, params.double(), dist, **arguments)
+    for sample_kl in (kernels.sample_kl_triton, kernels.sample_kl):
+        for actual, exact in zip(results(sample_kl, params, dist, **arguments), expected):
+            torch.testing.assert_close(actual.double(), exact, rtol=rtol, atol=atol)
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+@pytest.mark.parametrize('b, d', [(7, d) for d in (1, 3, 4, 60, 64, 127, 128, 1000)] + [(b, 60) for b in (0, 1, 64)] + [(5, 0)])
+def test_triton_equals_its_twin(dist, b, d):
+    params = random_params(dist, n=70, d=d, dtype=torch.float32).to(DEVICE)
+    rows = torch.randint(0, 70, (b,), generator=torch.Generator().manual_seed(b)).to(DEVICE)
+    assert_equal_to_twin(params, dist, seed=2 ** 63 + 11, step=2 ** 31 + 7, rows=rows)
+    if b:
+        assert_equal_to_twin(params, dist, seed=1, step=0, rows=rows[:1].repeat(b), draw=torch.arange(b, device=DEVICE))
+        assert_equal_to_twin(params[:b], dist, seed=1, step=0, ids=rows, draw=-1)
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-12), (torch.bfloat16, 2 ** -7), (torch.float16, 2 ** -10)])
+def test_triton_equals_its_twin_in_every_dtype(dist, dtype, tolerance):
+    params = random_params(dist, n=6, d=60, dtype=dtype).to(DEVICE)
+    dz = torch.randn(3, 60, generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype)   # the same for both, in half precision
+    dkl = torch.tensor([0.5, -1.0, 2.0], device=DEVICE)
+    rows = torch.tensor([4, 0, 2], device=DEVICE)
+    kl_dtype = torch.float64 if dtype == torch.float64 else torch.float32
+    expected = results(kernels.sample_kl_reference, params.double(), dist, dz.double(), dkl.double(), seed=0, step=0, rows=rows)
+    z, kl, gradient = results(kernels.sample_kl_triton, params, dist, dz, dkl.to(kl_dtype), seed=0, step=0, rows=rows)
+    assert (z.dtype, kl.dtype, gradient.dtype) == (dtype, kl_dtype, dtype)
+    for actual, exact in zip((z, kl, gradient), expected):
+        torch.testing.assert_close(actual.double(), exact, rtol=tolerance, atol=tolerance)
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+def test_triton_equals_its_twin_for_extreme_parameters(dist):
+    p = len(kernels.family(dist).parameters)
+    values = [(-1e4, 0.0, 1e4, 1e-8), (-30.0, 30.0, 0.0)][-p:]                       # locations, log-scales
+    params = torch.cartesian_prod(*map(torch.tensor, values)).view(-1, p, 1).repeat(1, 1, 6).to(DEVICE)
+    expected = results(kernels.sample_kl_reference, params.double(), dist, seed=0, step=0)
+    for actual, exact in zip(results(kernels.sample_kl_triton, params, dist, seed=0, step=0), expected):
+        assert torch.isfinite(actual).all()
+        torch.testing.assert_close(actual.double(), exact, rtol=2e-5, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+@pytest.mark.parametrize('scale', [0.0, 1e-6, 1e-4, 1e-2])
+def test_tritons_kl_is_accurate_near_the_prior(dist, scale):
+    params = (scale * random_params(dist, n=3, d=60, dtype=torch.float32)).to(DEVICE)
+    z, kl = kernels.sample_kl_triton(params, dist, seed=0, step=0)
+    _, exact = kernels.sample_kl_reference(params.double(), dist, seed=0, step=0)
+    # To the last digits, where the twin's expm1(x) - x has lost some. The twin in float64 keeps 1e-16 / x of its own.
+    torch.testing.assert_close(kl.double(), exact, rtol=1e-5, atol=60 * scale * 1e-15)
+    if scale == 0:   # the prior itself
+        torch.testing.assert_close(z.cpu(), kernels.sample_prior(dist, (3, 60), seed=0), rtol=1e-5, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+def test_any_strides_will_do(dist):
+    p = len(kernels.family(dist).parameters)
+    table = random_params(dist, n=12, d=10, dtype=torch.float32).to(DEVICE)
+    for params in (table[::2], table[:, :, ::2], table.transpose(0, 2).contiguous().transpose(0, 2), table.flip(0)[3:, :, 1:8],
+                   table[:1].expand(5, p, 10)):
+        rows = torch.tensor([1, 0, 3, 1], device=DEVICE)
+        wide = torch.randn(10, 8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
+        dz, dkl = wide[:params.shape[2], ::2].T, torch.ones((), device=DEVICE).expand(4)
+        expected = results(kernels.sample_kl_reference, params.contiguous().double(), dist, dz.double(), dkl.double(),
+                           seed=0, step=0, rows=rows)
+        for actual, exact in zip(results(kernels.sample_kl_triton, params, dist, dz, dkl, seed=0, step=0, rows=rows), expected):
+            torch.testing.assert_close(actual.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+@pytest.mark.parametrize('unused', ['z', 'kl'])
+def test_an_output_that_was_not_used_has_no_gradient(dist, unused):
+    params = random_params(dist, dtype=torch.float32).to(DEVICE)
+    gradients = []
+    for sample_kl in (kernels.sample_kl_reference, kernels.sample_kl_triton, kernels.sample_kl):
+        params.requires_grad_()
+        z, kl = sample_kl(params, dist, seed=0, step=0)
+        gradients.append(torch.autograd.grad((kl if unused == 'z' else z).sum(), params)[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients[2], gradients[0], rtol=1e-5, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+def test_the_rows_gradient_is_what_autograd_gives_for_the_rows(dist):
+    params = random_params(dist, n=9, d=6, dtype=torch.float32).to(DEVICE)
+    rows = torch.tensor([8, 2, 2, 0], device=DEVICE)
+    generator = torch.Generator().manual_seed(0)
+    dz, dkl = torch.randn(4, 6, generator=generator).to(DEVICE), torch.randn(4, generator=generator).to(DEVICE)
+    _, _, expected = results(kernels.sample_kl_reference, params[rows], dist, dz, dkl, seed=0, step=3, ids=rows)
+    gradient = kernels.sample_kl_gradient(params, dist, dz, dkl, seed=0, step=3, rows=rows)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
+    numbers = 0, 3, None, rows, None, 0, None
+    gradient = fused.sample_kl_gradient(dz, dkl, None, False, params, dist, *numbers)
+    torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-5)
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+def test_rows_outside_the_table_are_not_touched_and_give_nan(dist):
+    # The table is a part of a larger one full of infinities, which would show in the results if they were read.
+    p = len(kernels.family(dist).parameters)
+    surroundings = torch.full((30, p, 60), math.inf, device=DEVICE)
+    params = surroundings[10:20]
+    params.copy_(random_params(dist, n=10, d=60, dtype=torch.float32))
+    rows = torch.tensor([3, -1, 10, 9, 2 ** 40, -2 ** 62], device=DEVICE)
+    inside = torch.tensor([True, False, False, True, False, False], device=DEVICE)
+    numbers = 0, 0, None, rows, None, 0, None
+    z, kl, _ = fused.sample_kl(params, dist, *numbers)
+    assert torch.equal(~z.isnan().any(1), inside) and torch.equal(~z.isnan().all(1), inside) and torch.equal(~kl.isnan(), inside)
+    dz, dkl = torch.ones_like(z), torch.ones_like(kl)
+    gradient = fused.sample_kl_gradient(dz, dkl, None, False, params, dist, *numbers)
+    assert torch.equal(gradient.isnan().any((1, 2)), ~inside) and torch.isfinite(gradient[inside]).all()
+    gradient = fused.sample_kl_gradient(dz, dkl, None, True, params, dist, *numbers)
+    assert torch.isfinite(gradient).all() and gradient.any((1, 2)).nonzero().flatten().tolist() == [3, 9]
+
+
+@needs_triton
+def test_rows_beyond_two_billion_elements_are_found():
+    n = 2 ** 31 // 128 + 3                                                            # 4 GiB of float16, of which a page is touched
+    params = torch.empty(n, 2, 64, dtype=torch.float16, device=DEVICE)
+    params[n - 1] = random_params('gaussian', n=1, d=64)[0]
+    rows = torch.tensor([n - 1], device=DEVICE)
+    z, kl = kernels.sample_kl_triton(params, 'gaussian', seed=0, step=0, rows=rows)
+    expected, expected_kl = kernels.sample_kl_triton(params[n - 1:].clone(), 'gaussian', seed=0, step=0, ids=rows)
+    assert torch.equal(z, expected) and torch.equal(kl, expected_kl)
+
+
+if triton:
+    @triton.jit
+    def noise_kernel(words, out, NOISE: tl.constexpr, N: tl.constexpr):
+        i = tl.program_id(0) * N + tl.arange(0, N)
+        w0, w1, w2, w3 = (tl.load(words + j * (2 ** 23) + i).to(tl.uint32) for j in tl.static_range(4))
+        for e, j in zip(NOISE(w0, w1, w2, w3, tl.float32), (0, 1, 2, 3)):
+            tl.store(out + j * (2 ** 23) + i, e)
+
+
+@pytest.mark.parametrize('dist', FAMILIES)
+def test_every_uniform_gives_finite_noise(dist):
+    i = torch.arange(2 ** 23)
+    # all in each position; an odd factor permutes them, so that angles and radii come in all sorts of pairs
+    words = torch.stack([i, i * 0x9E3779B1 % 2 ** 23, i * 0x85EBCA6B % 2 ** 23, i], -1) << 9
+    exact = kernels.family(dist).noise(kernels.uniform(words, torch.float64))
+    noise = kernels.family(dist).noise(kernels.uniform(words))
+    assert torch.isfinite(noise).all()
+    torch.testing.assert_close(noise.double(), exact, rtol=1e-6, atol=2e-6)
+    if dist == 'exponential':
+        assert (noise > 0).all()
+    if triton:
+        out = torch.empty(4, 2 ** 23, device=DEVICE)
+        noise_kernel[(16,)](words.T.contiguous().to(DEVICE), out, NOISE=kernels.family(dist).noise_triton, N=2 ** 19)
+        noise = out.T.cpu()
+        assert torch.isfinite(noise).all()
+        torch.testing.assert_close(noise.double(), exact, rtol=1e-6, atol=1e-6)
+        if dist == 'exponential':
+            assert (noise > 0).all()
+
+
+# --------------------------------------------------------------------------------------- PyTorch's machinery
+
+def operator_arguments(dist, rows=None):
+    params = random_params(dist, n=6, d=5, dtype=torch.float32).to(DEVICE).requires_grad_()
+    step = torch.tensor(3, device=DEVICE) if rows is None else None
+    return params, dist, 5, 0 if rows is None else 3, step, rows, None, 0, None
+
+
+@pytest.mark.parametrize('dist', FAMILIES)
+@pytest.mark.parametrize('with_rows', [False, True])
+def test_opcheck(dist, with_rows):
+    rows = torch.tensor([1, 0, 1], device=DEVICE) if with_rows else None
+    arguments = operator_arguments(dist, rows)
+    torch.library.opcheck(torch.ops.autodecoder.sample_kl.default, arguments)
+    dz, dkl = torch.ones(3 if with_rows else 6, 5, device=DEVICE), torch.ones(3 if with_rows else 6, device=DEVICE)
+    for to_table in {with_rows, False}:
+        torch.library.opcheck(torch.ops.autodecoder.sample_kl_gradient.default,
+                              (dz, dkl, None, to_table, arguments[0].detach(), *arguments[1:]))
+
+
+@pytest.mark.parametrize('dist', FAMILIES)
+def test_a_compiled_step_equals_the_eager_one(dist):
+    def step(params, weight, rows, number):
+        z, kl = kernels.sample_kl(params, dist, seed=1, step=number, rows=rows)
+        loss = ((z @ weight).square().sum(1) + kl).mean()
+        return loss, *torch.autograd.grad(loss, (params, weight))
+
+    params = random_params(dist, n=6, d=5, dtype=torch.float32).to(DEVICE).requires_grad_()
+    weight = torch.eye(5, device=DEVICE).requires_grad_()
+    rows = torch.tensor([1, 0, 1], device=DEVICE)
+    # Without a GPU, no compiler is needed for this: it traces the step and its gradient, and runs what it traced.
+    compiled = torch.compile(step, fullgraph=True, backend='inductor' if DEVICE == 'cuda' else 'aot_eager')
+    for number in (torch.tensor(0, device=DEVICE), torch.tensor(1, device=DEVICE)):
+        torch.testing.assert_close(compiled(params, weight, rows, number), step(params, weight, rows, number))
+
+
+@needs_gpu
+@pytest.mark.parametrize('dist', FAMILIES)
+def test_a_cuda_graph_replays_with_fresh_noise(dist):
+    params = random_params(dist, n=6, d=5, dtype=torch.float32).cuda().requires_grad_()
+    rows, step = torch.tensor([1, 0, 1], device='cuda'), torch.zeros((), dtype=torch.int64, device='cuda')
+
+    def sample():
+        z, kl = kernels.sample_kl(params, dist, seed=1, step=step, rows=rows)
+        gradient, = torch.autograd.grad(z.sum() + kl.sum(), params)
+        return z, kl, gradient
+
+    side = torch.cuda.Stream()   # a first run outside the graph compiles the kernels
+    with torch.cuda.stream(side):
+        sample()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = sample()
+    seen = []
+    for number in range(3):
+        step.fill_(number)
+        graph.replay()
+        for actual, expected in zip(captured, results(kernels.sample_kl, params, dist, torch.ones_like(captured[0]),
+                                                      torch.ones_like(captured[1]), seed=1, step=number, rows=rows)):
+            torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)
+        seen.append(captured[0].clone())
+    assert not torch.isclose(seen[0], seen[1]).any()
+
+
+@needs_triton
+@pytest.mark.parametrize('dist', FAMILIES)
+@pytest.mark.parametrize('gathered', [True, False])
+def test_one_launch_forward_and_one_backward(dist, gathered, monkeypatch):
+    launched = []
+    launch = fused.launch
+    monkeypatch.setattr(fused, 'launch', lambda kernel, *rest: (launched.append(kernel), launch(kernel, *rest)))
+    params = random_params(dist, n=64, d=60, dtype=torch.float32).to(DEVICE).requires_grad_()
+    rows = torch.arange(64, device=DEVICE) if gathered else None
+    z, kl = kernels.sample_kl_triton(params, dist, seed=0, step=0, rows=rows)
+    (z.sum() + kl.sum()).backward()
+    assert launched == [fused.sample_kl_kernel, fused.sample_kl_gradient_kernel]
+
+
 # ------------------------------------------------------------------------------------------------ errors
 
 GOOD = torch.zeros(4, 2, 3)
@@ -266,8 +567,51 @@ def test_prior_errors(arguments, message):
         kernels.sample_prior(**{'dist': 'gaussian', 'shape': (2, 2), 'seed': 0, **arguments})
 
 
+@pytest.mark.parametrize('dz, dkl, message', [
+    (torch.zeros(4, 2), None, r'dz to be None or a floating-point tensor \[4, 3\] on cpu, got torch.float32 \[4, 2\] on cpu'),
+    (None, torch.zeros(3), r'dkl to be None or a floating-point tensor \[4\] on cpu, got torch.float32 \[3\]'),
+    (torch.zeros(4, 3).int(), None, 'got torch.int32'), (None, 1.0, 'got float'),
+    (torch.zeros(4, 3, device='meta'), None, 'on meta'),
+])
+def test_gradient_errors(dz, dkl, message):
+    with pytest.raises(ValueError, match=message):
+        kernels.sample_kl_gradient(GOOD, 'gaussian', dz, dkl, seed=0, step=0)
+
+
+@needs_triton
+def test_a_row_out_of_range_is_an_error_on_the_cpu_in_every_implementation():
+    for sample_kl in (kernels.sample_kl, kernels.sample_kl_reference, kernels.sample_kl_triton):
+        with pytest.raises(ValueError, match=r'expected rows in \[0, 4\), got -1 to 4'):
+            sample_kl(GOOD, 'gaussian', seed=0, step=0, rows=torch.tensor([-1, 4]))
+
+
+def run(code, **environment):
+    """A Python program's output, run in the project's folder without Triton's interpreter."""
+    environment = {k: v for k, v in os.environ.items() if k != 'TRITON_INTERPRET'} | environment
+    result = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, env=environment,
+                            capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def test_everything_runs_without_triton():
-    code = ("import sys; sys.modules['triton'] = None; import torch, kernels; "
-            "print(kernels.sample_kl(torch.zeros(2, 2, 3), 'laplace', seed=0, step=0)[0].shape)")
-    result = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, capture_output=True, text=True)
-    assert result.returncode == 0 and 'torch.Size([2, 3])' in result.stdout, result.stderr
+    output = run("""
+import sys; sys.modules['triton'] = None
+import torch, kernels
+params = torch.zeros(2, 2, 3, requires_grad=True)
+z, kl = kernels.sample_kl(params, 'laplace', seed=0, step=0)
+(z.sum() + kl.sum()).backward()
+print(z.shape, params.grad.shape)
+try: kernels.sample_kl_triton(params, 'laplace', seed=0, step=0)
+except RuntimeError as error: print(error)""")
+    assert 'torch.Size([2, 3]) torch.Size([2, 2, 3])' in output
+    assert 'expected triton, got "' in output and 'kernels.sample_kl runs without it' in output
+
+
+@needs_triton
+def test_on_a_cpu_triton_needs_its_interpreter():
+    output = run("""
+import torch, kernels
+try: kernels.sample_kl_triton(torch.zeros(2, 2, 3), 'laplace', seed=0, step=0)
+except RuntimeError as error: print(error)""")
+    assert 'expected params on a GPU, got them on the CPU; there, set TRITON_INTERPRET=1' in output

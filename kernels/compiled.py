@@ -1,0 +1,112 @@
+"""What the compiler makes of the kernels, GPU or not: registers, spills, width of the accesses, instructions, bytes.
+
+    python -m kernels.compiled [--json FILE]
+
+Compiles both kernels of every family for sm_80 and sm_90 (NVIDIA A100, H100 and H200) and gfx942 (AMD MI300), float32,
+D = 60, with the rows gathered from a table, and reads the machine code. No GPU is needed.
+"""
+import argparse
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from kernels import fused
+from kernels.families import FAMILIES
+
+TARGETS = {'sm_80': GPUTarget('cuda', 80, 32), 'sm_90': GPUTarget('cuda', 90, 32), 'gfx942': GPUTarget('hip', 'gfx942', 64)}
+BYTES = {'b32': 4, 'b64': 8, 'dword': 4, 'dwordx2': 8, 'dwordx3': 12, 'dwordx4': 16}
+
+
+def compile_kernel(dist, backward, d, target, dtype='fp32', to_table=False):
+    """The compiled kernel for a table [N, P, D], D = d, of Triton's type dtype, rows given, other inputs contiguous."""
+    family, p = FAMILIES[dist], len(FAMILIES[dist].parameters)
+    compute = 'fp64' if dtype == 'fp64' else 'fp32'
+    rows, block = fused.tile(d, 8 if dtype == 'fp64' else 4)
+    signature = dict(params='*' + dtype, rows='*i64', ids='constexpr', draws='constexpr')
+    constants = dict(ids=None, draws=None, STRIDE_N=p * d, STRIDE_P=d, STRIDE_D=1, P=p, D=d,
+                     COMPUTE=triton.language.dtype(compute), NOISE=family.noise_triton, ROWS=rows, BLOCK=block)
+    if backward:
+        kernel = fused.sample_kl_gradient_kernel
+        signature |= dict(dz='*' + dtype, dkl='*' + compute, gradient='*' + (compute if to_table else dtype))
+        constants |= dict(DZ_STRIDE_B=d, DZ_STRIDE_D=1, DKL_STRIDE=1, GRADIENT=family.gradient_triton, TO_TABLE=to_table)
+    else:
+        kernel = fused.sample_kl_kernel
+        signature |= dict(z='*' + dtype, kl='*' + compute)
+        constants |= dict(SAMPLE_KL=family.sample_kl_triton)
+    signature |= {name: 'i32' for name in fused.NUMBERS} | {name: 'constexpr' for name in constants}
+    signature = {name: signature[name] for name in kernel.arg_names}
+    # PyTorch's allocations are aligned to 16 bytes and more, and the launcher tells the compiler.
+    aligned = {(i,): [['tt.divisibility', 16]] for i, kind in enumerate(signature.values()) if kind.startswith('*')}
+    return triton.compile(ASTSource(kernel, signature, constants, aligned), target=target,
+                          options=dict(num_warps=fused.WARPS, enable_fp_fusion=True))
+
+
+def read_nvidia(kernel):
+    """Registers, bytes of local memory and spills, machine instructions, accesses in bytes a lane."""
+    tools = Path(triton.__file__).parent / 'backends/nvidia/bin'
+    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+        file.write(kernel.asm['cubin'])
+        file.flush()
+        usage = subprocess.run([tools / 'cuobjdump', '-res-usage', file.name], capture_output=True, text=True, check=True).stdout
+        listing = subprocess.run([tools / 'nvdisasm', '-c', file.name], capture_output=True, text=True, check=True).stdout
+    usage = {name: int(value) for name, value in re.findall(r'(REG|STACK|LOCAL|SHARED):(\d+)', usage)}
+    code = re.findall(r'^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\d\s+)?([A-Z][\w.]*)', listing, re.M)
+    accesses = re.findall(r'\b(ld|st|atom|red)\.global\S*?(?:\.v(\d))?\.[bf](\d+)', kernel.asm['ptx'])
+    return dict(registers=usage['REG'], local_bytes=usage['STACK'] + usage['LOCAL'], shared_bytes=usage['SHARED'],
+                spills=sum(name.startswith(('LDL', 'STL')) for name in code),
+                instructions=sum(name != 'NOP' for name in code),
+                loads=sorted(int(v or 1) * int(bits) // 8 for kind, v, bits in accesses if kind == 'ld'),
+                stores=sorted(int(v or 1) * int(bits) // 8 for kind, v, bits in accesses if kind == 'st'))
+
+
+def read_amd(kernel):
+    text = kernel.asm['amdgcn']
+
+    def metadata(name):
+        return int(re.search(rf'\.{name}:\s+(\d+)', text).group(1))
+
+    def widths(kind):
+        found = re.findall(rf'(?:global|buffer)_{kind}_(dwordx?\d?)\b', text)
+        return sorted(BYTES[name] for name in found)
+
+    return dict(registers=metadata('vgpr_count'), local_bytes=metadata('private_segment_fixed_size'),
+                shared_bytes=metadata('group_segment_fixed_size'),
+                spills=metadata('vgpr_spill_count') + metadata('sgpr_spill_count'),
+                instructions=len(re.findall(r'^\t[vsgb]\w*_\w+', text, re.M)), loads=widths('load'), stores=widths('store'))
+
+
+def report(dist, backward, d, target, dtype='fp32', to_table=False):
+    kernel = compile_kernel(dist, backward, d, TARGETS[target], dtype, to_table)
+    found = (read_amd if target.startswith('gfx') else read_nvidia)(kernel)
+    rows, block = fused.tile(d, 8 if dtype == 'fp64' else 4)
+    elements = rows * block / (fused.WARPS * TARGETS[target].warp_size)            # of a tile, a lane
+    return dict(dist=dist, kernel='backward' if backward else 'forward', D=d, target=target, elements_a_lane=elements,
+                instructions_an_element=round(found['instructions'] / elements, 1), **found)
+
+
+def reports():
+    return [report(dist, backward, 60, target) for dist in FAMILIES for backward in (False, True) for target in TARGETS]
+
+
+if __name__ == '__main__':
+    parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    parser.add_argument('--json', metavar='FILE', type=Path, help='write the same there')
+    args = parser.parse_args()
+    if fused.INTERPRETED:
+        sys.exit('expected a compiler, got TRITON_INTERPRET=1; unset it')
+    found = reports()
+    print(f'triton {triton.__version__}; loads and stores: count x bytes a lane')
+    for r in found:
+        loads, stores = (', '.join(f'{r[kind].count(n)} x {n}' for n in sorted(set(r[kind]))[::-1]) for kind in ('loads', 'stores'))
+        print(f'{r["dist"]:12}{r["kernel"]:9} D {r["D"]:4} {r["target"]:7} {r["registers"]:4} registers, {r["spills"]} spills, '
+              f'{r["local_bytes"]} bytes local, {r["instructions_an_element"]:6} instructions an element, '
+              f'loads {loads}; stores {stores}')
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1))
