@@ -48,6 +48,20 @@ def tile_samples(rows, ids, draws, draw, N, B, ROWS: tl.constexpr):
 
 
 @triton.jit
+def tile_parameters(params, row, exists, valid, d, STRIDE_N: tl.constexpr, STRIDE_P: tl.constexpr, STRIDE_D: tl.constexpr,
+                    P: tl.constexpr, D: tl.constexpr, COMPUTE: tl.constexpr):
+    """The P parameters, each [ROWS, BLOCK], of dimensions d [BLOCK]; and which of the tile's elements exist."""
+    inside = exists[:, None] & (d < D)[None, :]
+    pointer = params + (row * STRIDE_N)[:, None] + (d.to(tl.int64) * STRIDE_D)[None, :]
+    # Zeros are the prior, whose KL is 0: dimensions beyond D add nothing to the sum.
+    absent = tl.where(valid, 0.0, float('nan')).to(params.dtype.element_ty)[:, None]
+    theta = (tl.load(pointer, mask=inside & valid[:, None], other=absent).to(COMPUTE),)
+    if P == 2:
+        theta = (theta[0], tl.load(pointer + STRIDE_P, mask=inside & valid[:, None], other=absent).to(COMPUTE))
+    return theta, inside
+
+
+@triton.jit
 def tile_noise(k0, k1, start, draw, id, step, dtype: tl.constexpr, NOISE: tl.constexpr,
                ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """Standard noise [ROWS, BLOCK] for dimensions start ... start + BLOCK."""
@@ -77,17 +91,10 @@ def sample_kl_kernel(
         NOISE: tl.constexpr, SAMPLE_KL: tl.constexpr,
         ROWS: tl.constexpr, BLOCK: tl.constexpr):
     i, row, exists, valid, id, draw = tile_samples(rows, ids, draws, draw, N, B, ROWS)
-    # Zeros are the prior, whose KL is 0: dimensions beyond D add nothing.
-    absent = tl.where(valid, 0.0, float('nan')).to(params.dtype.element_ty)[:, None]
     total = tl.zeros([ROWS, BLOCK], COMPUTE)
     for start in range(0, D, BLOCK):
         d = start + tl.arange(0, BLOCK)
-        inside = exists[:, None] & (d < D)[None, :]
-        pointer = params + (row * STRIDE_N)[:, None] + (d.to(tl.int64) * STRIDE_D)[None, :]
-        readable = inside & valid[:, None]
-        theta = (tl.load(pointer, mask=readable, other=absent).to(COMPUTE),)
-        if P == 2:
-            theta = (theta[0], tl.load(pointer + STRIDE_P, mask=readable, other=absent).to(COMPUTE))
+        theta, inside = tile_parameters(params, row, exists, valid, d, STRIDE_N, STRIDE_P, STRIDE_D, P, D, COMPUTE)
         e = tile_noise(k0, k1, start, draw, id, step, COMPUTE, NOISE, ROWS, BLOCK)
         sample, kl_part = SAMPLE_KL(theta, e)
         tl.store(z + (i * D)[:, None] + d[None, :], sample.to(z.dtype.element_ty), mask=inside)
@@ -108,18 +115,12 @@ def sample_kl_gradient_kernel(
         NOISE: tl.constexpr, GRADIENT: tl.constexpr, TO_TABLE: tl.constexpr,
         ROWS: tl.constexpr, BLOCK: tl.constexpr):
     i, row, exists, valid, id, draw = tile_samples(rows, ids, draws, draw, N, B, ROWS)
-    absent = tl.where(valid, 0.0, float('nan')).to(params.dtype.element_ty)[:, None]
     dkl_row = tl.zeros([ROWS, 1], COMPUTE)
     if dkl is not None:
         dkl_row = tl.load(dkl + i * DKL_STRIDE, mask=exists, other=0.0).to(COMPUTE)[:, None]
     for start in range(0, D, BLOCK):
         d = start + tl.arange(0, BLOCK)
-        inside = exists[:, None] & (d < D)[None, :]
-        pointer = params + (row * STRIDE_N)[:, None] + (d.to(tl.int64) * STRIDE_D)[None, :]
-        readable = inside & valid[:, None]
-        theta = (tl.load(pointer, mask=readable, other=absent).to(COMPUTE),)
-        if P == 2:
-            theta = (theta[0], tl.load(pointer + STRIDE_P, mask=readable, other=absent).to(COMPUTE))
+        theta, inside = tile_parameters(params, row, exists, valid, d, STRIDE_N, STRIDE_P, STRIDE_D, P, D, COMPUTE)
         e = tl.zeros([ROWS, BLOCK], COMPUTE)
         dz_tile = e
         if dz is not None:
@@ -129,7 +130,8 @@ def sample_kl_gradient_kernel(
         dtheta = GRADIENT(theta, e, dz_tile, dkl_row)
         for p in tl.static_range(P):
             if TO_TABLE:   # a row that came several times has its gradients added
-                tl.atomic_add(gradient + (row * (P * D) + p * D)[:, None] + d[None, :], dtheta[p], mask=readable, sem='relaxed')
+                tl.atomic_add(gradient + (row * (P * D) + p * D)[:, None] + d[None, :], dtheta[p],
+                              mask=inside & valid[:, None], sem='relaxed')
             else:
                 tl.store(gradient + (i * (P * D) + p * D)[:, None] + d[None, :],
                          dtheta[p].to(gradient.dtype.element_ty), mask=inside)
@@ -150,15 +152,17 @@ def tile(d, itemsize=4):
     return TILE_BYTES // itemsize // block, block
 
 
-def launch(kernel, batch, tensors, params, dist, seed, step, draw, constants):
-    """Run the kernel over all samples, as one grid of programs."""
+def launch(kernel, batch, tensors, params, dist, seed, step, step_tensor, rows, ids, draw, draws, constants):
+    """Run the kernel over all samples, as one grid of programs. tensors: its arguments after draws."""
     n, p, d = params.shape
     compute = tl.float64 if params.dtype == torch.float64 else tl.float32
-    rows, block = tile(d, compute.itemsize)
-    kernel[(triton.cdiv(batch, rows),)](
-        *tensors, n, batch, int32(seed), int32(seed >> 32), step if torch.is_tensor(step) else int32(step), int32(draw),
-        *params.stride(), P=p, D=d, COMPUTE=compute, NOISE=family(dist).noise_triton, ROWS=rows, BLOCK=block,
-        num_warps=WARPS, enable_fp_fusion=True, **constants)
+    tile_rows, block = tile(d, compute.itemsize)
+    numbers = (x if x is None else x.contiguous() for x in (rows, ids, draws))
+    with torch.cuda.device_of(params):   # Triton launches on the current GPU; on a CPU this does nothing
+        kernel[(triton.cdiv(batch, tile_rows),)](
+            params, *numbers, *tensors, n, batch, int32(seed), int32(seed >> 32),
+            int32(step) if step_tensor is None else step_tensor, int32(draw), *params.stride(), P=p, D=d, COMPUTE=compute,
+            NOISE=family(dist).noise_triton, ROWS=tile_rows, BLOCK=block, num_warps=WARPS, enable_fp_fusion=True, **constants)
 
 
 def sample_kl(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
@@ -166,24 +170,21 @@ def sample_kl(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
     batch = len(params) if rows is None else len(rows)
     z = params.new_empty(batch, params.shape[2])
     kl = params.new_empty(batch, dtype=torch.promote_types(params.dtype, torch.float32))
-    launch(sample_kl_kernel, batch, (params, rows, ids, draws, z, kl), params, dist, seed,
-           step if step_tensor is None else step_tensor, draw, dict(SAMPLE_KL=family(dist).sample_kl_triton))
+    launch(sample_kl_kernel, batch, (z, kl), params, dist, seed, step, step_tensor, rows, ids, draw, draws,
+           dict(SAMPLE_KL=family(dist).sample_kl_triton))
     return z, kl, kl.new_empty(0, z.shape[1])
 
 
 def sample_kl_gradient(dz, dkl, noise, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
-    """The operator `sample_kl_gradient` of sampling.py: [B, P, D], or to_table [N, P, D]."""
+    """The operator `sample_kl_gradient` of sampling.py: [B, P, D], or to_table [N, P, D]. It needs no noise."""
     batch = len(params) if rows is None else len(rows)
     if to_table:   # sums, so at least float32
         gradient = params.new_zeros(params.shape, dtype=torch.promote_types(params.dtype, torch.float32))
     else:
         gradient = params.new_empty(batch, *params.shape[1:])
-    strides = dict(DZ_STRIDE_B=0, DZ_STRIDE_D=0, DKL_STRIDE=0)
-    if dz is not None:
-        strides['DZ_STRIDE_B'], strides['DZ_STRIDE_D'] = dz.stride()
-    if dkl is not None:
-        strides['DKL_STRIDE'], = dkl.stride()
-    launch(sample_kl_gradient_kernel, batch, (params, rows, ids, draws, dz, dkl, gradient), params, dist, seed,
-           step if step_tensor is None else step_tensor, draw,
-           dict(strides, GRADIENT=family(dist).gradient_triton, TO_TABLE=to_table))
+    dz_strides = (0, 0) if dz is None else dz.stride()
+    dkl_stride = 0 if dkl is None else dkl.stride(0)
+    launch(sample_kl_gradient_kernel, batch, (dz, dkl, gradient), params, dist, seed, step, step_tensor, rows, ids, draw, draws,
+           dict(DZ_STRIDE_B=dz_strides[0], DZ_STRIDE_D=dz_strides[1], DKL_STRIDE=dkl_stride,
+                GRADIENT=family(dist).gradient_triton, TO_TABLE=to_table))
     return gradient.to(params.dtype)

@@ -90,7 +90,7 @@ def standard_noise(dist, ids, dim, *, seed, step, draw, dtype):
     blocks = torch.arange((dim + 3) // 4, device=ids.device)                      # [D/4]
     draw = draw[:, None] if torch.is_tensor(draw) else draw
     words = philox_4x32(seed, blocks, draw, ids[:, None], step)                   # [B, D/4, 4]
-    return family(dist).noise(uniform(words, dtype)).flatten(1)[:, :dim]
+    return family(dist).noise(uniform(words, dtype)).flatten(1)[:, :dim].contiguous()
 
 
 def posteriors(params, rows):

@@ -294,7 +294,7 @@ def assert_equal_to_twin(params, dist, rtol=1e-5, atol=1e-5, **arguments):
 @pytest.mark.parametrize('dist', FAMILIES)
 @pytest.mark.parametrize('b, d', [(7, d) for d in (1, 3, 4, 60, 64, 127, 128, 1000)] + [(b, 60) for b in (0, 1, 64)] + [(5, 0)])
 def test_triton_equals_its_twin(dist, b, d):
-    params = random_params(dist, n=70, d=d, dtype=torch.float32).to(DEVICE)
+    params = (0.5 * random_params(dist, n=70, d=d, dtype=torch.float32)).to(DEVICE)
     rows = torch.randint(0, 70, (b,), generator=torch.Generator().manual_seed(b)).to(DEVICE)
     assert_equal_to_twin(params, dist, seed=2 ** 63 + 11, step=2 ** 31 + 7, rows=rows)
     if b:
@@ -319,6 +319,7 @@ def test_triton_equals_its_twin_in_every_dtype(dist, dtype, tolerance):
 
 
 @needs_triton
+@pytest.mark.filterwarnings('ignore:overflow encountered')   # in the branch of h for small x, which is not taken there
 @pytest.mark.parametrize('dist', FAMILIES)
 def test_triton_equals_its_twin_for_extreme_parameters(dist):
     p = len(kernels.family(dist).parameters)
@@ -350,12 +351,13 @@ def test_any_strides_will_do(dist):
     table = random_params(dist, n=12, d=10, dtype=torch.float32).to(DEVICE)
     for params in (table[::2], table[:, :, ::2], table.transpose(0, 2).contiguous().transpose(0, 2), table.flip(0)[3:, :, 1:8],
                    table[:1].expand(5, p, 10)):
-        rows = torch.tensor([1, 0, 3, 1], device=DEVICE)
+        rows = torch.tensor([1, 9, 0, 9, 3, 9, 1], device=DEVICE)[::2]
         wide = torch.randn(10, 8, generator=torch.Generator().manual_seed(0)).to(DEVICE)
         dz, dkl = wide[:params.shape[2], ::2].T, torch.ones((), device=DEVICE).expand(4)
         expected = results(kernels.sample_kl_reference, params.contiguous().double(), dist, dz.double(), dkl.double(),
-                           seed=0, step=0, rows=rows)
-        for actual, exact in zip(results(kernels.sample_kl_triton, params, dist, dz, dkl, seed=0, step=0, rows=rows), expected):
+                           seed=0, step=0, rows=rows, draw=rows + 5)
+        actuals = results(kernels.sample_kl_triton, params, dist, dz, dkl, seed=0, step=0, rows=rows, draw=rows + 5)
+        for actual, exact in zip(actuals, expected):
             torch.testing.assert_close(actual.double(), exact, rtol=1e-5, atol=1e-5)
 
 
@@ -396,7 +398,7 @@ def test_rows_outside_the_table_are_not_touched_and_give_nan(dist):
     surroundings = torch.full((30, p, 60), math.inf, device=DEVICE)
     params = surroundings[10:20]
     params.copy_(random_params(dist, n=10, d=60, dtype=torch.float32))
-    rows = torch.tensor([3, -1, 10, 9, 2 ** 40, -2 ** 62], device=DEVICE)
+    rows = torch.tensor([3, -1, 10, 9, 2 ** 40, -2 ** 40], device=DEVICE)
     inside = torch.tensor([True, False, False, True, False, False], device=DEVICE)
     numbers = 0, 0, None, rows, None, 0, None
     z, kl, _ = fused.sample_kl(params, dist, *numbers)
@@ -471,18 +473,19 @@ def test_opcheck(dist, with_rows):
 
 @pytest.mark.parametrize('dist', FAMILIES)
 def test_a_compiled_step_equals_the_eager_one(dist):
-    def step(params, weight, rows, number):
-        z, kl = kernels.sample_kl(params, dist, seed=1, step=number, rows=rows)
-        loss = ((z @ weight).square().sum(1) + kl).mean()
-        return loss, *torch.autograd.grad(loss, (params, weight))
+    def loss(params, weight, rows, step):
+        z, kl = kernels.sample_kl(params, dist, seed=1, step=step, rows=rows)
+        return ((z @ weight).square().sum(1) + kl).mean()
 
     params = random_params(dist, n=6, d=5, dtype=torch.float32).to(DEVICE).requires_grad_()
     weight = torch.eye(5, device=DEVICE).requires_grad_()
     rows = torch.tensor([1, 0, 1], device=DEVICE)
-    # Without a GPU, no compiler is needed for this: it traces the step and its gradient, and runs what it traced.
-    compiled = torch.compile(step, fullgraph=True, backend='inductor' if DEVICE == 'cuda' else 'aot_eager')
-    for number in (torch.tensor(0, device=DEVICE), torch.tensor(1, device=DEVICE)):
-        torch.testing.assert_close(compiled(params, weight, rows, number), step(params, weight, rows, number))
+    # Traces the loss and its gradient and runs what it traced; on a GPU also through the compiler.
+    compiled = torch.compile(loss, fullgraph=True, backend='inductor' if DEVICE == 'cuda' else 'aot_eager')
+    for step in (torch.tensor(0, device=DEVICE), torch.tensor(1, device=DEVICE), 2, 3):
+        actual, expected = compiled(params, weight, rows, step), loss(params, weight, rows, step)
+        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close(torch.autograd.grad(actual, (params, weight)), torch.autograd.grad(expected, (params, weight)))
 
 
 @needs_gpu
