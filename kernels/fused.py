@@ -154,6 +154,8 @@ def tile(d, itemsize=4):
 
 def launch(kernel, batch, tensors, params, dist, seed, step, step_tensor, rows, ids, draw, draws, constants):
     """Run the kernel over all samples, as one grid of programs. tensors: its arguments after draws."""
+    if not batch:   # a grid of no programs is an error
+        return
     n, p, d = params.shape
     compute = tl.float64 if params.dtype == torch.float64 else tl.float32
     tile_rows, block = tile(d, compute.itemsize)
