@@ -29,7 +29,7 @@ def compile_kernel(dist, backward, d, target, dtype='fp32', to_table=False):
     family, p = FAMILIES[dist], len(FAMILIES[dist].parameters)
     compute = 'fp64' if dtype == 'fp64' else 'fp32'
     rows, block = fused.tile(d, 8 if dtype == 'fp64' else 4)
-    signature = dict(params='*' + dtype, rows='*i64', ids='constexpr', draws='constexpr')
+    signature = dict(table='*' + dtype, rows='*i64', ids='constexpr', draws='constexpr')
     constants = dict(ids=None, draws=None, STRIDE_N=p * d, STRIDE_P=d, STRIDE_D=1, P=p, D=d,
                      COMPUTE=triton.language.dtype(compute), NOISE=family.noise_triton, ROWS=rows, BLOCK=block)
     if backward:

@@ -23,7 +23,7 @@ except ImportError:
 
 INVERSE_FACTORIALS = constexpr(tuple(1 / math.factorial(k) for k in range(21)))
 # Polynomial of degree 7 through the Chebyshev nodes of [-1/3, 1/3] for (log(1 + t) - t) / t^2. With it, log(1 + t) has
-# a relative error below 1.1e-7, rounding included, also where log is nearly 0.
+# a relative error below 1.2e-7, rounding included, also where log is nearly 0.
 LOG_COEFFICIENTS = constexpr((-0.49999985561484706, 0.33333320168349617, -0.25004146193660076, 0.20003780322455603,
                               -0.16483017533211697, 0.1411830990265524, -0.15040763723064413, 0.13425749011418575))
 

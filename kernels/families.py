@@ -96,7 +96,7 @@ def laplace_gradient(params, e, dz, dkl):
     b = torch.exp(s)
     a = torch.abs(mu) / b
     dmu = dz - dkl * torch.sign(mu) * torch.expm1(-a)   # smooth at 0, where it is dkl * mu / b
-    ds = dz * b * e + dkl * (torch.expm1(s) + b * ((1 + a) * torch.exp(-a) - 1))
+    ds = dz * b * e + dkl * (torch.expm1(s) + b * (torch.expm1(-a) + a * torch.exp(-a)))
     return torch.stack([dmu, ds], -2)
 
 
@@ -117,19 +117,22 @@ def laplace_noise_triton(w0, w1, w2, w3, dtype):
 def laplace_sample_kl_triton(theta, e):
     mu, s = theta
     b = exp(s)
-    a = tl.abs(mu) * exp(-s)
-    return mu + b * e, h_triton(s, b) + b * h_triton(-a, exp(-a))
+    a = tl.minimum(tl.abs(mu) * exp(-s), 1e30)   # not infinite, nor infinite times 0, for the narrowest b
+    exp_a = exp(-a)
+    # b h(-a) is |mu| - b (1 - exp(-a)), which does not overflow, where a is not small
+    spread = tl.where(a < 0.5, b * h_triton(-a, exp_a), tl.abs(mu) + b * (exp_a - 1))
+    return mu + b * e, h_triton(s, b) + spread
 
 
 @jit
 def laplace_gradient_triton(theta, e, dz, dkl):
     mu, s = theta
     b = exp(s)
-    a = tl.abs(mu) * exp(-s)
+    a = tl.minimum(tl.abs(mu) * exp(-s), 1e30)
     exp_a = exp(-a)
     slope = -expm1(-a, exp_a)
     dmu = dz + dkl * tl.where(mu < 0, -slope, slope)
-    return dmu, dz * b * e + dkl * (expm1(s, b) + b * ((1 + a) * exp_a - 1))
+    return dmu, dz * b * e + dkl * (expm1(s, b) + b * (a * exp_a - slope))
 
 
 def exponential_noise(u):

@@ -3,13 +3,14 @@
 A program works on a tile of ROWS samples by BLOCK dimensions. It finds the samples' rows in the table, loads their
 parameters (the gather), draws the tile's noise from its counters alone (noise.py), and writes z and the samples' KL,
 or, with the gradients of a loss in z and kl, the gradient in the parameters. Nothing else touches memory: in float32 a
-Gaussian's forward pass reads 8 bytes an element and writes 4; its backward pass reads 12 and writes 8.
+Gaussian's forward pass reads 8 bytes an element and writes 4; its backward pass reads 12 and writes 8. (A gradient of the
+table's shape, TO_TABLE, costs more: it starts as zeros, and repeated rows are added to it, in no fixed order.)
 
 A row of the tile fits in one warp (BLOCK <= 128: 32 lanes with four dimensions each), so that the sum over dimensions is
 a few shuffles. Four neighbouring dimensions share a Philox call and sit in one lane: its accesses are 16 bytes wide.
 
-Rows outside the table are never read or written. What belongs to them comes out as NaN, which a training loop notices;
-to say more, the host would have to wait for the device.
+Rows outside the table are never read or written. Their z, kl and rows' gradient come out as NaN, which a training loop
+notices; to say more, the host would have to wait for the device.
 """
 import torch
 import triton
@@ -48,13 +49,14 @@ def tile_samples(rows, ids, draws, draw, N, B, ROWS: tl.constexpr):
 
 
 @triton.jit
-def tile_parameters(params, row, exists, valid, d, STRIDE_N: tl.constexpr, STRIDE_P: tl.constexpr, STRIDE_D: tl.constexpr,
+def tile_parameters(table, row, exists, valid, d, STRIDE_N: tl.constexpr, STRIDE_P: tl.constexpr, STRIDE_D: tl.constexpr,
                     P: tl.constexpr, D: tl.constexpr, COMPUTE: tl.constexpr):
     """The P parameters, each [ROWS, BLOCK], of dimensions d [BLOCK]; and which of the tile's elements exist."""
     inside = exists[:, None] & (d < D)[None, :]
-    pointer = params + (row * STRIDE_N)[:, None] + (d.to(tl.int64) * STRIDE_D)[None, :]
+    pointer = table + (row * STRIDE_N)[:, None] + (d.to(tl.int64) * STRIDE_D)[None, :]
     # Zeros are the prior, whose KL is 0: dimensions beyond D add nothing to the sum.
-    absent = tl.where(valid, 0.0, float('nan')).to(params.dtype.element_ty)[:, None]
+    absent = tl.where(valid, 0.0, float('nan')).to(table.dtype.element_ty)[:, None]
+    tl.static_assert(P <= 2, 'a family has one or two parameters')
     theta = (tl.load(pointer, mask=inside & valid[:, None], other=absent).to(COMPUTE),)
     if P == 2:
         theta = (theta[0], tl.load(pointer + STRIDE_P, mask=inside & valid[:, None], other=absent).to(COMPUTE))
@@ -76,11 +78,12 @@ def tile_noise(k0, k1, start, draw, id, step, dtype: tl.constexpr, NOISE: tl.con
 
 
 NUMBERS = ['N', 'B', 'k0', 'k1', 'step', 'draw']   # of any value: no kernel of its own for 1 or multiples of 16
+INDICES = ['rows', 'ids', 'draws']                 # wherever they start: a slice needs no kernel of its own
 
 
-@triton.jit(do_not_specialize=NUMBERS)
+@triton.jit(do_not_specialize=NUMBERS, do_not_specialize_on_alignment=INDICES)
 def sample_kl_kernel(
-        params,                            # [N, P, D], any strides
+        table,                             # params [N, P, D], any strides (the name params is taken in Triton's launcher)
         rows, ids, draws,                  # int64 [B] or None
         z,                                 # [B, D], out
         kl,                                # [B], out
@@ -94,7 +97,7 @@ def sample_kl_kernel(
     total = tl.zeros([ROWS, BLOCK], COMPUTE)
     for start in range(0, D, BLOCK):
         d = start + tl.arange(0, BLOCK)
-        theta, inside = tile_parameters(params, row, exists, valid, d, STRIDE_N, STRIDE_P, STRIDE_D, P, D, COMPUTE)
+        theta, inside = tile_parameters(table, row, exists, valid, d, STRIDE_N, STRIDE_P, STRIDE_D, P, D, COMPUTE)
         e = tile_noise(k0, k1, start, draw, id, step, COMPUTE, NOISE, ROWS, BLOCK)
         sample, kl_part = SAMPLE_KL(theta, e)
         tl.store(z + (i * D)[:, None] + d[None, :], sample.to(z.dtype.element_ty), mask=inside)
@@ -102,9 +105,9 @@ def sample_kl_kernel(
     tl.store(kl + i, tl.sum(total, 1), mask=exists)
 
 
-@triton.jit(do_not_specialize=NUMBERS)
+@triton.jit(do_not_specialize=NUMBERS, do_not_specialize_on_alignment=INDICES)
 def sample_kl_gradient_kernel(
-        params, rows, ids, draws,          # as above
+        table, rows, ids, draws,           # as above
         dz, dkl,                           # [B, D] and [B], any strides, or None for 0
         gradient,                          # out: [B, P, D], or with TO_TABLE [N, P, D]
         N, B, k0, k1, step, draw,
@@ -120,7 +123,7 @@ def sample_kl_gradient_kernel(
         dkl_row = tl.load(dkl + i * DKL_STRIDE, mask=exists, other=0.0).to(COMPUTE)[:, None]
     for start in range(0, D, BLOCK):
         d = start + tl.arange(0, BLOCK)
-        theta, inside = tile_parameters(params, row, exists, valid, d, STRIDE_N, STRIDE_P, STRIDE_D, P, D, COMPUTE)
+        theta, inside = tile_parameters(table, row, exists, valid, d, STRIDE_N, STRIDE_P, STRIDE_D, P, D, COMPUTE)
         e = tl.zeros([ROWS, BLOCK], COMPUTE)
         dz_tile = e
         if dz is not None:
@@ -184,6 +187,8 @@ def sample_kl_gradient(dz, dkl, noise, to_table, params, dist, seed, step, step_
         gradient = params.new_zeros(params.shape, dtype=torch.promote_types(params.dtype, torch.float32))
     else:
         gradient = params.new_empty(batch, *params.shape[1:])
+    if dz is not None and dz.stride(1) not in (0, 1):   # strides that depend on B would make a kernel for each B
+        dz = dz.contiguous()
     dz_strides = (0, 0) if dz is None else dz.stride()
     dkl_stride = 0 if dkl is None else dkl.stride(0)
     launch(sample_kl_gradient_kernel, batch, (dz, dkl, gradient), params, dist, seed, step, step_tensor, rows, ids, draw, draws,

@@ -24,8 +24,8 @@ def check_numbers(name, value, length, device):
     if not torch.is_tensor(value) or value.dtype != torch.int64 or value.dim() != 1:
         got = f'{value.dtype} {list(value.shape)}' if torch.is_tensor(value) else type(value).__name__
         raise ValueError(f'expected {name} to be an int64 tensor of shape [B], got {got}')
-    if length is not None and len(value) != length:
-        raise ValueError(f'expected {name} to have {length} entries, one for each sample, got {len(value)}')
+    if length is not None and value.shape[0] != length:
+        raise ValueError(f'expected {name} to have {length} entries, one for each sample, got {value.shape[0]}')
     if value.device != device:
         raise ValueError(f'expected {name} on the device of params, {device}, got {value.device}')
 
@@ -53,7 +53,7 @@ def check(params, dist, seed, step, rows, ids, draw):
     check_key(seed, step, params.device)
     if rows is not None:
         check_numbers('rows', rows, None, params.device)
-    batch = len(params) if rows is None else len(rows)
+    batch = params.shape[0] if rows is None else rows.shape[0]
     if ids is not None:
         check_numbers('ids', ids, batch, params.device)
     if torch.is_tensor(draw):
@@ -110,7 +110,8 @@ def posterior_noise(theta, dist, seed, step, step_tensor, rows, ids, draw, draws
 def sample_kl_twin(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
     theta = posteriors(params, rows)
     e = posterior_noise(theta, dist, seed, step, step_tensor, rows, ids, draw, draws)
-    return family(dist).sample(theta, e).to(params.dtype), family(dist).kl(theta).sum(-1), e
+    z = family(dist).sample(theta, e).to(params.dtype).contiguous()
+    return z, family(dist).kl(theta).sum(-1), e
 
 
 def sample_kl_gradient_twin(dz, dkl, e, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
@@ -122,7 +123,7 @@ def sample_kl_gradient_twin(dz, dkl, e, to_table, params, dist, seed, step, step
     gradient = family(dist).gradient(theta, e, dz, dkl)                           # [B, P, D]
     if to_table:
         gradient = gradient.new_zeros(params.shape).index_add_(0, rows, gradient)
-    return gradient.to(params.dtype)
+    return gradient.to(params.dtype).contiguous()
 
 
 # --------------------------------------------------------------------------------------------- operators
@@ -147,14 +148,15 @@ def register(name, sample_kl, sample_kl_gradient, keeps_noise):
 
     @operator.register_fake   # shapes and types without numbers, for torch.compile
     def _(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
-        batch, dim = len(params) if rows is None else len(rows), params.shape[2]
+        # shape[0], not len, which would make a compiled program one for this size only
+        batch, dim = params.shape[0] if rows is None else rows.shape[0], params.shape[2]
         dtype = torch.promote_types(params.dtype, torch.float32)
         noise = params.new_empty(batch if keeps_noise(params.device.type) else 0, dim, dtype=dtype)
         return params.new_empty(batch, dim), params.new_empty(batch, dtype=dtype), noise
 
     @gradient.register_fake
     def _(dz, dkl, noise, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
-        batch = len(params) if rows is None or to_table else len(rows)
+        batch = params.shape[0] if rows is None or to_table else rows.shape[0]
         return params.new_empty(batch, *params.shape[1:])
 
     def save(ctx, inputs, output):
@@ -204,7 +206,8 @@ def sample_kl(params, dist, *, seed, step, rows=None, ids=None, draw=0):
 
 
 def sample_kl_reference(params, dist, *, seed, step, rows=None, ids=None, draw=0):
-    """The PyTorch twin of `sample_kl`: same arguments, same result, on every device."""
+    """The PyTorch twin of `sample_kl`: same arguments, same result, on every device. (`sample_kl` has first derivatives
+    only.)"""
     return sample_kl_twin(*check(params, dist, seed, step, rows, ids, draw))[:2]
 
 
@@ -233,8 +236,8 @@ def sample_kl_gradient(params, dist, dz, dkl, *, seed, step, rows=None, ids=None
 
     Returns [B, P, D] in the dtype of params. ValueError as in sample_kl.
     """
-    arguments = check(params, dist, seed, step, rows, ids, draw)
-    batch = len(params) if rows is None else len(rows)
+    arguments = check(params.detach() if torch.is_tensor(params) else params, dist, seed, step, rows, ids, draw)
+    batch = params.shape[0] if rows is None else rows.shape[0]
     check_gradient('dz', dz, [batch, params.shape[2]], params.device)
     check_gradient('dkl', dkl, [batch], params.device)
     return gradient_operator(dz, dkl, None, False, *arguments)

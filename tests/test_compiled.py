@@ -60,6 +60,38 @@ for dist in FAMILIES:
     assert len(lines) == 12 and all(line.endswith(' 0') for line in lines), output
 
 
+def test_the_launcher_takes_the_arguments_and_compiles_once_for_all_values():
+    # Triton's own path from a call to a compiled kernel, for a GPU that is not there: everything but the launch itself.
+    output = run("""
+import torch, triton
+from triton.backends.compiler import GPUTarget
+class Driver:
+    get_current_device = lambda self: 0
+    get_current_stream = lambda self, device: 0
+    get_current_target = lambda self: GPUTarget('cuda', 90, 32)
+    get_active_torch_device = lambda self: torch.device('cpu')
+triton.runtime.driver.set_active(Driver())
+from kernels import fused
+for kernel in (fused.sample_kl_kernel, fused.sample_kl_gradient_kernel):
+    kernel.run = lambda *a, kernel=kernel, grid, warmup, **k: type(kernel).run(kernel, *a, grid=grid, warmup=True, **k)
+compiled = lambda kernel: sum(len(cache[0]) for cache in kernel.device_caches.values())
+table, i = torch.randn(100, 2, 8), torch.arange(7)
+def both(params=table, seed=0, step=0, step_tensor=None, rows=None, ids=None, draw=0, draws=None):
+    numbers = params, 'gaussian', seed, step, step_tensor, rows, ids, draw, draws
+    z, kl, _ = fused.sample_kl(*numbers)
+    fused.sample_kl_gradient(z, kl, None, False, *numbers)
+both()
+for seed in (1, 16, 2 ** 63 - 1, -2 ** 63, -1): both(seed=seed)
+for word in (1, 16, 2 ** 31, 2 ** 32 - 1): both(step=word), both(draw=word)
+both(table[:1]), both(table[:16])
+print(compiled(fused.sample_kl_kernel), compiled(fused.sample_kl_gradient_kernel))
+both(rows=i), both(rows=i[1:])
+print(compiled(fused.sample_kl_kernel), compiled(fused.sample_kl_gradient_kernel))
+both(rows=i, ids=i, draws=i, step_tensor=i[0]), both(rows=i[:0])
+""")
+    assert output.split() == ['1', '1', '2', '2'], output
+
+
 def test_the_interpreter_is_named_as_what_is_in_the_way():
     result = subprocess.run([sys.executable, '-m', 'kernels.compiled'], cwd=Path(__file__).parent.parent, capture_output=True,
                             text=True, env={**__import__('os').environ, 'TRITON_INTERPRET': '1'})
