@@ -21,10 +21,10 @@ from kernels import fused
 from kernels.families import FAMILIES
 
 TARGETS = {'sm_80': GPUTarget('cuda', 80, 32), 'sm_90': GPUTarget('cuda', 90, 32), 'gfx942': GPUTarget('hip', 'gfx942', 64)}
-BYTES = {'b32': 4, 'b64': 8, 'dword': 4, 'dwordx2': 8, 'dwordx3': 12, 'dwordx4': 16}
+BYTES = {'dword': 4, 'dwordx2': 8, 'dwordx3': 12, 'dwordx4': 16}   # in the names of AMD's instructions
 
 
-def compile_kernel(dist, backward, d, target, dtype='fp32', to_table=False):
+def compile_kernel(dist, backward, d, target, dtype, to_table):
     """The compiled kernel for a table [N, P, D], D = d, of Triton's type dtype, rows given, other inputs contiguous."""
     family, p = FAMILIES[dist], len(FAMILIES[dist].parameters)
     compute = 'fp64' if dtype == 'fp64' else 'fp32'
@@ -58,7 +58,7 @@ def read_nvidia(kernel):
         listing = subprocess.run([tools / 'nvdisasm', '-c', file.name], capture_output=True, text=True, check=True).stdout
     usage = {name: int(value) for name, value in re.findall(r'(REG|STACK|LOCAL|SHARED):(\d+)', usage)}
     code = re.findall(r'^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\d\s+)?([A-Z][\w.]*)', listing, re.M)
-    accesses = re.findall(r'\b(ld|st|atom|red)\.global\S*?(?:\.v(\d))?\.[bf](\d+)', kernel.asm['ptx'])
+    accesses = re.findall(r'\b(ld|st)\.global\S*?(?:\.v(\d))?\.[bf](\d+)', kernel.asm['ptx'])
     return dict(registers=usage['REG'], local_bytes=usage['STACK'] + usage['LOCAL'], shared_bytes=usage['SHARED'],
                 spills=sum(name.startswith(('LDL', 'STL')) for name in code),
                 instructions=sum(name != 'NOP' for name in code),
@@ -67,6 +67,7 @@ def read_nvidia(kernel):
 
 
 def read_amd(kernel):
+    """The same for AMD."""
     text = kernel.asm['amdgcn']
 
     def metadata(name):
@@ -83,6 +84,7 @@ def read_amd(kernel):
 
 
 def report(dist, backward, d, target, dtype='fp32', to_table=False):
+    """What was found in one kernel's code, as a dict for JSON; arguments as in compile_kernel."""
     kernel = compile_kernel(dist, backward, d, TARGETS[target], dtype, to_table)
     found = (read_amd if target.startswith('gfx') else read_nvidia)(kernel)
     rows, block = fused.tile(d, 8 if dtype == 'fp64' else 4)

@@ -1,5 +1,8 @@
 """Shared by the tests: the Triton interpreter where there is no GPU, no network, and small data sets."""
 import os
+import subprocess
+import sys
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -41,3 +44,15 @@ def csv_dir(tmp_path, digits):
     for dataset, part in zip(digits, ('train', 'test')):
         write_csv(folder / f'fashion-mnist_{part}.csv', dataset)
     return folder
+
+
+@pytest.fixture(scope='session')
+def run_code():
+    """run_code(code): the output of a Python program, run in the project's folder without Triton's interpreter."""
+    def run(code):
+        environment = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
+        result = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, env=environment,
+                                capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+    return run

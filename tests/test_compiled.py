@@ -1,5 +1,6 @@
 """The machine code of the kernels, on any machine: what they must be made of to be fast."""
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,16 +8,15 @@ from pathlib import Path
 import pytest
 
 import kernels
-from tests.test_kernels import run
 
-pytest.importorskip('triton')
+pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='triton is published for Linux only')
 P = {dist: len(family.parameters) for dist, family in kernels.FAMILIES.items()}
 
 
 @pytest.fixture(scope='module')
-def reports(tmp_path_factory):
+def reports(tmp_path_factory, run_code):
     path = tmp_path_factory.mktemp('compiled') / 'reports.json'
-    assert 'registers' in run(f'import sys, runpy; sys.argv[1:] = ["--json", {str(path)!r}]; '
+    assert 'registers' in run_code(f'import sys, runpy; sys.argv[1:] = ["--json", {str(path)!r}]; '
                               f'runpy.run_module("kernels.compiled", run_name="__main__")')
     return json.loads(path.read_text())
 
@@ -49,8 +49,8 @@ def test_instructions_stay_below_what_the_bandwidth_leaves_time_for(reports):
             assert r['instructions_an_element'] <= (85 if r['kernel'] == 'forward' else 100), r
 
 
-def test_other_types_and_the_sum_into_the_table_do_not_spill():
-    output = run("""
+def test_other_types_and_the_sum_into_the_table_do_not_spill(run_code):
+    output = run_code("""
 from kernels.compiled import FAMILIES, report
 for dist in FAMILIES:
     for dtype, to_table in (('fp64', False), ('bf16', False), ('fp16', False), ('fp32', True)):
@@ -60,9 +60,9 @@ for dist in FAMILIES:
     assert len(lines) == 12 and all(line.endswith(' 0') for line in lines), output
 
 
-def test_the_launcher_takes_the_arguments_and_compiles_once_for_all_values():
+def test_the_launcher_takes_the_arguments_and_compiles_once_for_all_values(run_code):
     # Triton's own path from a call to a compiled kernel, for a GPU that is not there: everything but the launch itself.
-    output = run("""
+    output = run_code("""
 import torch, triton
 from triton.backends.compiler import GPUTarget
 class Driver:
@@ -94,5 +94,5 @@ both(rows=i, ids=i, draws=i, step_tensor=i[0]), both(rows=i[:0])
 
 def test_the_interpreter_is_named_as_what_is_in_the_way():
     result = subprocess.run([sys.executable, '-m', 'kernels.compiled'], cwd=Path(__file__).parent.parent, capture_output=True,
-                            text=True, env={**__import__('os').environ, 'TRITON_INTERPRET': '1'})
+                            text=True, env={**os.environ, 'TRITON_INTERPRET': '1'})
     assert result.returncode == 1 and result.stderr.strip() == 'expected a compiler, got TRITON_INTERPRET=1; unset it'
