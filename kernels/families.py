@@ -47,7 +47,7 @@ def gaussian_kl(params):
 
 def gaussian_gradient(params, e, dz, dkl):
     mu, s = params.unbind(-2)
-    return torch.stack([dz + dkl * mu, dz * torch.exp(s) * e + dkl * torch.expm1(2 * s)], -2)
+    return torch.stack([torch.addcmul(dz, dkl, mu), torch.addcmul(dz * torch.exp(s) * e, dkl, torch.expm1(2 * s))], -2)
 
 
 @jit

@@ -171,17 +171,17 @@ def launch(kernel, batch, tensors, params, dist, seed, step, step_tensor, rows, 
 
 
 def sample_kl(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
-    """The operator `sample_kl` of sampling.py: z [B, D], kl [B], and no noise."""
+    """The operator `sample_kl` of sampling.py: z [B, D] and kl [B]."""
     batch = len(params) if rows is None else len(rows)
     z = params.new_empty(batch, params.shape[2])
     kl = params.new_empty(batch, dtype=torch.promote_types(params.dtype, torch.float32))
     launch(sample_kl_kernel, batch, (z, kl), params, dist, seed, step, step_tensor, rows, ids, draw, draws,
            dict(SAMPLE_KL=family(dist).sample_kl_triton))
-    return z, kl, kl.new_empty(0, z.shape[1])
+    return z, kl
 
 
-def sample_kl_gradient(dz, dkl, noise, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
-    """The operator `sample_kl_gradient` of sampling.py: [B, P, D], or to_table [N, P, D]. It needs no noise."""
+def sample_kl_gradient(dz, dkl, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
+    """The operator `sample_kl_gradient` of sampling.py: [B, P, D], or to_table [N, P, D]."""
     batch = len(params) if rows is None else len(rows)
     if to_table:   # sums, so at least float32
         gradient = params.new_zeros(params.shape, dtype=torch.promote_types(params.dtype, torch.float32))

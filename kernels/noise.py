@@ -7,9 +7,11 @@ The 64-bit seed is the key. The counter's four 32-bit words are, in this order,
 so that a number depends on what it is for, and on nothing else: not on the batch, the device, the number
 of processes, or how often the generator was called before.
 
-In NumPy, which has the unsigned integers that PyTorch lacks and starts an operation in a third of the time, and
-beside it in Triton.
+In NumPy, which has the unsigned integers that PyTorch lacks, and beside it in Triton. Between a decoder's large operations
+the caches hold other things, and the first call of each small function costs more than its work does: hence few of them.
 """
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -17,44 +19,47 @@ from kernels.elementary import jit, tl
 
 MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)   # for counter words 0 and 2
 WEYL = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)   # what a round adds to the key: the golden ratio, sqrt(3) - 1
-ROUNDS = np.arange(10, dtype=np.uint64)
 HALF, LOWER = np.uint64(32), np.uint64(2 ** 32 - 1)   # of 64 bits
+
+
+@lru_cache(1)   # a program has one seed
+def round_keys(seed):
+    """[10, 2] uint64, the keys of the rounds in the upper 32 bits."""
+    key = np.array([seed % 2 ** 32, seed >> 32], np.uint64)
+    return (key + np.arange(10, dtype=np.uint64)[:, None] * WEYL) << HALF
 
 
 def philox_4x32(seed, c0, c1, c2, c3):
     """Four 32-bit random words for each counter.
 
-    seed: int, the 64-bit key. c0 to c3: ints or int64 tensors that broadcast together, taken modulo 2^32.
-    Returns int64 [..., 4] with values in [0, 2^32) on the tensors' device, the words of Random123's `philox4x32` and
-    of `triton.language.philox`. (On a GPU the counters are copied to the host and the words back.)
+    seed: int, the 64-bit key. c0 to c3: ints or int64 arrays that broadcast together, taken modulo 2^32.
+    Returns uint32 [..., 4], the words of Random123's `philox4x32` and of `triton.language.philox`.
     """
-    device = next((c.device for c in (c0, c1, c2, c3) if torch.is_tensor(c)), None)
-    c0, c1, c2, c3 = (c.cpu().numpy().astype(np.uint64) & LOWER if torch.is_tensor(c) else np.uint64(c % 2 ** 32)
-                      for c in (c0, c1, c2, c3))
+    c0, c1, c2, c3 = (np.asarray(c).astype(np.uint64) & LOWER for c in (c0, c1, c2, c3))
     # Words 0 and 1 as one 64-bit number, words 2 and 3 as another.
     first, second = c0 << HALF | c1, c2 << HALF | c3
-    state = np.empty((2, *np.broadcast_shapes(first.shape, second.shape)), np.uint64)   # [2, ...]
+    state = np.empty((2, *np.broadcast(first, second).shape), np.uint64)           # [2, ...]
     state[0], state[1] = first, second
     pair = (2,) + (1,) * (state.ndim - 1)                                         # to broadcast what each of the two has
     multipliers = MULTIPLIERS.reshape(pair)
-    keys = (np.array([seed % 2 ** 32, seed >> 32], np.uint64) + ROUNDS[:, None] * WEYL) << HALF   # [10, 2]
-    for key in keys.reshape(-1, *pair):
+    for key in round_keys(seed).reshape(-1, *pair):
         product = state >> HALF
         product *= multipliers                                                    # of words 0 and 2, 64 bits
         state <<= HALF
         state ^= key
         state ^= product[::-1]
-    # The halves of state: [2, ..., lower and upper] on a little-endian machine, which is every one that runs PyTorch.
-    words = np.moveaxis(state.view(np.uint32).reshape(*state.shape, 2)[..., ::-1], 0, -2)   # [..., 2, 2]
-    return torch.from_numpy(words.astype(np.int64, order='C')).flatten(-2).to(device)
+    words = np.empty((*state.shape[1:], 4), np.uint32)
+    words[..., 1], words[..., 3] = state                                          # uint32 keeps the lower half
+    words[..., 0], words[..., 2] = state >> HALF
+    return words
 
 
-def uniform(words, dtype=torch.float32):
-    """Uniforms in the open interval (0, 1) from 32-bit words, shape kept.
+def uniform(words, dtype=torch.float32, device='cpu'):
+    """Uniforms in the open interval (0, 1), a tensor, from 32-bit words, uint32, shape kept.
 
     u = (word >> 9 + 1/2) * 2^-23: 24 significant bits, so exact in float32, from 2^-24 to 1 - 2^-24.
     """
-    return ((words >> 9).to(dtype) + 0.5) * 2.0 ** -23
+    return torch.from_numpy(words >> 9).to(device, dtype).add_(0.5).mul_(2.0 ** -23)
 
 
 @jit

@@ -2,8 +2,10 @@
 
 `sample_kl` and its gradient are operators of PyTorch's dispatcher, which picks Triton (fused.py) on a GPU and plain
 PyTorch elsewhere; `torch.compile` sees one operator. `sample_kl_reference` is plain PyTorch on every device, with
-PyTorch's own autograd; it is also the definition that the kernels must equal element by element.
+PyTorch's own autograd; it is also the definition that the kernels must equal element by element. Outside of
+`torch.compile` a CPU runs it directly.
 """
+import numpy as np
 import torch
 
 from kernels.families import family
@@ -86,16 +88,16 @@ def check_gradient(name, value, shape, device):
 # ---------------------------------------------------------------------------------------------- the twin
 
 def standard_noise(dist, ids, dim, *, seed, step, draw, dtype):
-    """Draws from the prior, [B, dim], for the numbers ids [B]: one Philox call serves four neighbouring dimensions."""
-    blocks = torch.arange((dim + 3) // 4, device=ids.device)                      # [D/4]
-    draw = draw[:, None] if torch.is_tensor(draw) else draw
-    words = philox_4x32(seed, blocks, draw, ids[:, None], step)                   # [B, D/4, 4]
-    return family(dist).noise(uniform(words, dtype)).flatten(1)[:, :dim].contiguous()
+    """Draws from the prior, [B, dim], for the numbers ids [B]: one Philox call serves four neighbouring dimensions. On a
+    GPU the numbers are copied to the host, and the words back."""
+    step = step.cpu().numpy() if torch.is_tensor(step) else step
+    draw = draw.cpu().numpy()[:, None] if torch.is_tensor(draw) else draw
+    words = philox_4x32(seed, np.arange((dim + 3) // 4), draw, ids.cpu().numpy()[:, None], step)   # [B, D/4, 4]
+    return family(dist).noise(uniform(words, dtype, ids.device)).flatten(1)[:, :dim].contiguous()
 
 
 def posteriors(params, rows):
     """The samples' parameters [B, P, D], in the type of all arithmetic: half types compute in float32."""
-    check_range(params, rows)
     return (params if rows is None else params[rows]).to(torch.promote_types(params.dtype, torch.float32))
 
 
@@ -108,16 +110,17 @@ def posterior_noise(theta, dist, seed, step, step_tensor, rows, ids, draw, draws
 
 
 def sample_kl_twin(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
+    check_range(params, rows)
     theta = posteriors(params, rows)
     e = posterior_noise(theta, dist, seed, step, step_tensor, rows, ids, draw, draws)
     z = family(dist).sample(theta, e).to(params.dtype).contiguous()
-    return z, family(dist).kl(theta).sum(-1), e
+    return z, family(dist).kl(theta).sum(-1)
 
 
-def sample_kl_gradient_twin(dz, dkl, e, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
+def sample_kl_gradient_twin(dz, dkl, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
+    check_range(params, rows)
     theta = posteriors(params, rows)
-    if e is None or not len(e):
-        e = posterior_noise(theta, dist, seed, step, step_tensor, rows, ids, draw, draws)
+    e = posterior_noise(theta, dist, seed, step, step_tensor, rows, ids, draw, draws)
     dz = torch.zeros_like(e) if dz is None else dz.to(e.dtype)                    # [B, D]
     dkl = e.new_zeros(len(e), 1) if dkl is None else dkl.to(e.dtype)[:, None]     # [B, 1]
     gradient = family(dist).gradient(theta, e, dz, dkl)                           # [B, P, D]
@@ -132,55 +135,50 @@ ARGUMENTS = ('Tensor params, str dist, int seed, SymInt step, Tensor? step_tenso
              'SymInt draw, Tensor? draws')
 
 
-def register(name, sample_kl, sample_kl_gradient, keeps_noise):
-    """The operators autodecoder::NAME, which gives z, kl and noise, and autodecoder::NAME_gradient, its derivative.
+def register(name, sample_kl, sample_kl_gradient):
+    """The operators autodecoder::NAME, which gives z and kl, and autodecoder::NAME_gradient, its derivative.
 
-    noise is what the derivative would have to draw again: a CPU is slow at that and keeps it [B, D], a GPU
-    draws faster than it would read, and gives [0, D]. keeps_noise: device type -> which of the two.
-    The derivative is the gradient in the batch's rows, [B, P, D], or, to_table, in params, [N, P, D], where a row that
-    came twice has two gradients added. dz or dkl None: zero. noise None or [0, D]: drawn again.
+    The derivative draws the noise again. It is the gradient in the batch's rows, [B, P, D], or, to_table, in params,
+    [N, P, D], where a row that came twice has two gradients added. dz or dkl None: zero.
     """
     operator = torch.library.custom_op(f'autodecoder::{name}', sample_kl, mutates_args=(),
-                                       schema=f'({ARGUMENTS}) -> (Tensor z, Tensor kl, Tensor noise)')
+                                       schema=f'({ARGUMENTS}) -> (Tensor z, Tensor kl)')
     gradient = torch.library.custom_op(
         f'autodecoder::{name}_gradient', sample_kl_gradient, mutates_args=(),
-        schema=f'(Tensor? dz, Tensor? dkl, Tensor? noise, bool to_table, {ARGUMENTS}) -> Tensor')
+        schema=f'(Tensor? dz, Tensor? dkl, bool to_table, {ARGUMENTS}) -> Tensor')
 
     @operator.register_fake   # shapes and types without numbers, for torch.compile
     def _(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
         # shape[0], not len, which would make a compiled program one for this size only
-        batch, dim = params.shape[0] if rows is None else rows.shape[0], params.shape[2]
-        dtype = torch.promote_types(params.dtype, torch.float32)
-        noise = params.new_empty(batch if keeps_noise(params.device.type) else 0, dim, dtype=dtype)
-        return params.new_empty(batch, dim), params.new_empty(batch, dtype=dtype), noise
+        batch = params.shape[0] if rows is None else rows.shape[0]
+        return (params.new_empty(batch, params.shape[2]),
+                params.new_empty(batch, dtype=torch.promote_types(params.dtype, torch.float32)))
 
     @gradient.register_fake
-    def _(dz, dkl, noise, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
+    def _(dz, dkl, to_table, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
         batch = params.shape[0] if rows is None or to_table else rows.shape[0]
         return params.new_empty(batch, *params.shape[1:])
 
     def save(ctx, inputs, output):
         params, ctx.dist, ctx.seed, ctx.step, step_tensor, rows, ids, ctx.draw, draws = inputs
-        ctx.save_for_backward(params, output[2], step_tensor, rows, ids, draws)
-        ctx.mark_non_differentiable(output[2])
+        ctx.save_for_backward(params, step_tensor, rows, ids, draws)
         ctx.set_materialize_grads(False)   # an output that was not used costs nothing
 
-    def backward(ctx, dz, dkl, _):
-        params, noise, step_tensor, rows, ids, draws = ctx.saved_tensors
-        dparams = gradient(dz, dkl, noise, rows is not None, params, ctx.dist, ctx.seed, ctx.step, step_tensor, rows, ids,
-                           ctx.draw, draws)
+    def backward(ctx, dz, dkl):
+        params, step_tensor, rows, ids, draws = ctx.saved_tensors
+        dparams = gradient(dz, dkl, rows is not None, params, ctx.dist, ctx.seed, ctx.step, step_tensor, rows, ids, ctx.draw,
+                           draws)
         return dparams, *[None] * 8
 
     operator.register_autograd(backward, setup_context=save)
     return operator, gradient
 
 
-sample_kl_operator, gradient_operator = register('sample_kl', sample_kl_twin, sample_kl_gradient_twin,
-                                                 keeps_noise=lambda device: not (fused and device == 'cuda'))
+sample_kl_operator, gradient_operator = register('sample_kl', sample_kl_twin, sample_kl_gradient_twin)
 if fused:
     sample_kl_operator.register_kernel('cuda')(fused.sample_kl)
     gradient_operator.register_kernel('cuda')(fused.sample_kl_gradient)
-    triton_operator, _ = register('sample_kl_triton', fused.sample_kl, fused.sample_kl_gradient, lambda device: False)
+    triton_operator, _ = register('sample_kl_triton', fused.sample_kl, fused.sample_kl_gradient)
 
 
 # -------------------------------------------------------------------------------------- what callers use
@@ -202,13 +200,16 @@ def sample_kl(params, dist, *, seed, step, rows=None, ids=None, draw=0):
     ValueError: an argument of the wrong shape, type, device or range; it names what was expected and what came. On a
     GPU a row out of range gives NaN instead: to look at rows there, the host would have to wait.
     """
-    return sample_kl_operator(*check(params, dist, seed, step, rows, ids, draw))[:2]
+    arguments = check(params, dist, seed, step, rows, ids, draw)
+    if arguments[0].device.type == 'cpu' and not torch.compiler.is_compiling():
+        return sample_kl_twin(*arguments)   # what the operator would run, less the operator's fifth of the time
+    return sample_kl_operator(*arguments)
 
 
 def sample_kl_reference(params, dist, *, seed, step, rows=None, ids=None, draw=0):
     """The PyTorch twin of `sample_kl`: same arguments, same result, on every device. (`sample_kl` has first derivatives
     only.)"""
-    return sample_kl_twin(*check(params, dist, seed, step, rows, ids, draw))[:2]
+    return sample_kl_twin(*check(params, dist, seed, step, rows, ids, draw))
 
 
 def sample_kl_triton(params, dist, *, seed, step, rows=None, ids=None, draw=0):
@@ -223,7 +224,7 @@ def sample_kl_triton(params, dist, *, seed, step, rows=None, ids=None, draw=0):
         raise RuntimeError('expected params on a GPU, got them on the CPU; there, set TRITON_INTERPRET=1 before the '
                            'program starts, or use kernels.sample_kl')
     check_range(params, rows)
-    return triton_operator(*arguments)[:2]
+    return triton_operator(*arguments)
 
 
 def sample_kl_gradient(params, dist, dz, dkl, *, seed, step, rows=None, ids=None, draw=0):
@@ -240,7 +241,7 @@ def sample_kl_gradient(params, dist, dz, dkl, *, seed, step, rows=None, ids=None
     batch = params.shape[0] if rows is None else rows.shape[0]
     check_gradient('dz', dz, [batch, params.shape[2]], params.device)
     check_gradient('dkl', dkl, [batch], params.device)
-    return gradient_operator(dz, dkl, None, False, *arguments)
+    return gradient_operator(dz, dkl, False, *arguments)
 
 
 def sample_prior(dist, shape, *, seed, step=0, dtype=torch.float32, device='cpu'):
