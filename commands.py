@@ -1,8 +1,10 @@
 """What the training scripts share: their flags, and a run from start to report."""
 import argparse
+import contextlib
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -79,9 +81,9 @@ def add_data_flags(parser, default_path, default_dataset, default_count):
 
 
 def training_parser(description, system, latent_dim):
-    """The flags of the training scripts, with the best known defaults."""
+    """The flags of the training scripts of decoders with latents, with the best known defaults."""
     parser = Parser(description)
-    if system == 'vad':
+    if system in ('vad', 'vae'):
         parser.add_argument('--dist', choices=list(kernels.FAMILIES), default='gaussian', help='family of the posteriors')
     thousand = f'{utils.DEFAULT_IMAGES}, or all if there are fewer'
     add_data_flags(parser, 'dataset', 'fashion-mnist, or scikit-learn\'s digits where there is neither file nor network', thousand)
@@ -94,12 +96,19 @@ def training_parser(description, system, latent_dim):
     parser.add_argument('--lr', type=positive_float, default=argparse.SUPPRESS,
                         help='peak learning rate of the decoder (default: '
                              + ', '.join(f'{decoder.lr:g} for {name}' for name, decoder in models.DECODERS.items()) + ')')
-    parser.add_argument('--latent-lr', type=positive_float, default=0.1, help='peak learning rate of the latents')
+    if system in ('ae', 'vae'):
+        parser.add_argument('--encoder', choices=list(models.ENCODERS), default='conv', help='what gives an image its latents')
+    else:
+        parser.add_argument('--latent-lr', type=positive_float, default=0.1, help='peak learning rate of the latents')
     parser.add_argument('--beta', type=weight, default=1.0, help='weight of the KL; 1 is the ELBO')
+    if system == 'vae':
+        parser.add_argument('--likelihood', choices=['gaussian', 'bernoulli'], default='gaussian',
+                            help='of a pixel given its latents; bernoulli, the cross-entropy, suits digits')
     parser.add_argument('--obs-std', type=positive_float, default=0.08,
                         help='standard deviation of a pixel (0-1) given its latents; the larger, the more the KL matters')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
-                        help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 30 and 10 times slower on a CPU')
+                        help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 30 and 10 times slower on a CPU; mlp and '
+                             'conv64 (for 3 x 64 x 64) of document 003, conv6 of document 004')
     parser.add_argument('--seed', type=seed, default=0, help='weights, order of the images and noise follow from it')
     parser.add_argument('--interpolate', nargs=2, metavar='CLASS', default=argparse.SUPPRESS,
                         help='classes of the two test images of interpolation.png, names or numbers '
@@ -127,11 +136,16 @@ def parse_classes(wanted, names):
 
 
 def build_model(config):
-    """The model that a configuration describes, untrained."""
+    """The model that a configuration describes, untrained. ValueError: there is no such model."""
+    size = config['latent_dim'], config['decoder'], config.get('shape', models.SHAPE)
+    seed = training.key(config['seed'], training.GRADE)
     if config['system'] == 'ad':
-        return models.AutoDecoder(config['latent_dim'], config['decoder'])
-    return models.VariationalAutoDecoder(config['dist'], config['latent_dim'], config['decoder'],
-                                          seed=training.key(config['seed'], training.GRADE))
+        return models.AutoDecoder(*size)
+    if config['system'] == 'vad':
+        return models.VariationalAutoDecoder(config['dist'], *size, seed=seed)
+    if config['system'] == 'ae':
+        return models.AutoEncoder(config['encoder'], *size)
+    return models.VariationalAutoEncoder(config['encoder'], config['dist'], *size, seed=seed)
 
 
 def load_model(state, device):
@@ -143,6 +157,14 @@ def load_model(state, device):
         raise utils.UserError(f'the checkpoint does not fit this version of the program '
                               f'({str(error).splitlines()[0]}); train the run again') from None
     return model.eval().requires_grad_(False)
+
+
+def new_model(run):
+    """The run's model, untrained, on its device. UserError: there is no such model for these images."""
+    try:
+        return build_model(run.config).to(run.device)
+    except ValueError as error:
+        raise utils.UserError(str(error)) from None
 
 
 def choose_folder(run_dir):
@@ -165,8 +187,30 @@ def check_same_config(state, config, folder):
                               f'resume with the flags it was started with')
 
 
-def train(system, args):
-    """Train, grade and draw one run: everything that a training script does after reading its flags."""
+# Flags that say what the run computes, and so are in its configuration; not every system has every one.
+HYPERPARAMETERS = ('latent_dim', 'epochs', 'batch_size', 'lr', 'latent_lr', 'beta', 'obs_std', 'decoder', 'seed', 'encoder',
+                   'likelihood')
+
+
+@dataclass
+class Run:
+    """A run that is to be done, or finished: what its flags came to."""
+    config: dict          # what the run computes; a resumed run must have the same
+    run_dir: Path         # where the run will be when it is whole
+    folder: Path          # where it grows
+    state: dict | None    # the checkpoint to go on from
+    train_set: utils.ImageDataset
+    test_set: utils.ImageDataset
+    source: str           # where the images come from
+    classes: list         # numbers of the two whose images an interpolation joins
+    device: torch.device
+
+
+def open_run(system, args, **config):
+    """The Run for a training script's flags, its folder made and config.json in it; None: it is finished already.
+
+    config: more entries of the configuration. UserError: the flags do not fit the data or what the folder holds.
+    """
     given = vars(args)   # flags without a default are there only if they were given
     device = utils.pick_device(given.get('device'))
     dist = given.get('dist')
@@ -176,16 +220,15 @@ def train(system, args):
     train_set, test_set, source = utils.load_data(data_path, given.get('dataset'), given.get('n_train'), given.get('n_test'))
     classes = parse_classes(given.get('interpolate', pictures.INTERPOLATE), train_set.classes)
     config = {'system': system, 'dist': dist, 'dataset': train_set.name, 'n_train': len(train_set), 'n_test': len(test_set),
-              'train_checksum': train_set.checksum(), 'test_checksum': test_set.checksum(),
-              'lr': given.get('lr', models.DECODERS[args.decoder].lr),
-              **{name: given[name] for name in ('latent_dim', 'epochs', 'batch_size', 'latent_lr', 'beta', 'obs_std',
-                                                'decoder', 'seed')}}
+              'shape': list(train_set.X.shape[1:]),
+              'train_checksum': train_set.checksum(), 'test_checksum': test_set.checksum(), **config,
+              **{name: given[name] for name in HYPERPARAMETERS if name in given}}
 
     folder, state = choose_folder(run_dir), None
     if folder != run_dir and args.resume and not folder.exists():
         check_same_config(utils.load_checkpoint(run_dir / 'checkpoint.pt'), config, run_dir)
         print(f'{run_dir} is finished: nothing to resume')
-        return
+        return None
     checkpoint = folder / 'checkpoint.pt'
     if checkpoint.exists():
         if not args.resume:
@@ -198,32 +241,53 @@ def train(system, args):
 
     folder.mkdir(parents=True, exist_ok=True)
     utils.write_json(folder / 'config.json', {**config, 'data': source, 'data_path': str(Path(data_path).resolve())})
-    torch.manual_seed(config['seed'])   # the decoder's weights
-    model = build_model(config).to(device)
+    torch.manual_seed(config['seed'])   # the weights
+    return Run(config, run_dir, folder, state, train_set, test_set, source, classes, device)
+
+
+@contextlib.contextmanager
+def interruptible(run):
+    """Ctrl-C inside ends the program with the command that goes on."""
     try:
-        if state and state['stage'] == 'trained':
-            model = load_model(state, device)
-            seconds = sum(m['seconds'] for m in training.read_metrics(folder))
-        else:
-            state, seconds = training.fit(model, train_set, config, folder, resume=state)
-        graded, test_latents = grading.grade(model, state, test_set)
-        results = {**{k: v for k, v in config.items() if 'checksum' not in k}, **graded,
-                   **grading.grade_training(model, state, train_set), 'train_seconds': round(seconds, 1),
-                   'device': device.type, 'data': source, 'parameters': sum(p.numel() for p in model.parameters()),
-                   'torch': torch.__version__}
-        pictures.draw(folder, model, state, train_set, test_set, test_latents, classes)
-        pictures.save_losses(training.read_metrics(folder), folder / 'loss.png')
-        pictures.write_report(folder, results, config)
+        yield
     except KeyboardInterrupt:
-        saved = 'the checkpoint is saved' if checkpoint.exists() else 'nothing was trained yet'
+        saved = 'the checkpoint is saved' if (run.folder / 'checkpoint.pt').exists() else 'nothing was trained yet'
         again = [*(word for word in sys.argv if word != '--resume'), '--resume']
         print(f'\ninterrupted; {saved}. Go on with: python {shlex.join(again)}', file=sys.stderr)
         sys.exit(130)
-    utils.write_json(folder / 'results.json', results)   # last: it says that the run is whole
-    if folder != run_dir:
-        utils.replace_folder(folder, run_dir)
-    print_results([results], [str(run_dir)])
-    print(f'pictures and figures: {run_dir / "report.html"}')
+
+
+def close_run(run, results):
+    """Write the report and results.json, put the run in its place, and print its results."""
+    results = {**{k: v for k, v in run.config.items() if 'checksum' not in k}, **results, 'device': run.device.type,
+               'data': run.source, 'torch': torch.__version__}
+    pictures.write_report(run.folder, results, run.config)
+    utils.write_json(run.folder / 'results.json', results)   # last: it says that the run is whole
+    if run.folder != run.run_dir:
+        utils.replace_folder(run.folder, run.run_dir)
+    print_results([results], [str(run.run_dir)])
+    print(f'pictures and figures: {run.run_dir / "report.html"}')
+
+
+def train(system, args):
+    """Train, grade and draw one run of a decoder with latents: everything that its script does after reading its flags."""
+    run = open_run(system, args, lr=models.DECODERS[args.decoder].lr)
+    if run is None:
+        return
+    model = new_model(run)
+    with interruptible(run):
+        if run.state and run.state['stage'] == 'trained':
+            state, model = run.state, load_model(run.state, run.device)
+            seconds = sum(m['seconds'] for m in training.read_metrics(run.folder))
+        else:
+            state, seconds = training.fit(model, run.train_set, run.config, run.folder, resume=run.state,
+                                          validation=run.test_set if model.encoder else None)
+        graded, test_latents = grading.grade(model, state, run.test_set)
+        results = {**graded, **grading.grade_training(model, state, run.train_set), 'train_seconds': round(seconds, 1),
+                   'parameters': sum(p.numel() for p in model.parameters())}
+        pictures.draw(run.folder, model, state, run.train_set, run.test_set, test_latents, run.classes)
+        pictures.save_losses(training.read_metrics(run.folder), run.folder / 'loss.png')
+    close_run(run, results)
 
 
 COLUMNS = {'run': '<', 'system': '<', 'dist': '<', 'dataset': '<', 'n_test': '>', 'latent_dim': '>', 'seed': '>',

@@ -29,7 +29,7 @@ def evaluate_model(model, test_dl, opt, latents, epochs, device):
     """The course's grade: fit latents for `epochs` passes over test_dl by opt, then the mean loss over batches, a float.
 
     latents: leaf tensor [N, K] with a row for each image of the data set, the only thing that opt holds.
-    test_dl yields (i [B], x [B, 28, 28] in 0-255). epochs may be 0; then opt is not used.
+    test_dl yields (i [B], x [B, *shape] in 0-255). epochs may be 0; then opt is not used.
     """
     model.eval()
     for _ in range(epochs):
@@ -60,9 +60,12 @@ def mean_loss(model, dataset, latents):
 
 
 def fit_test_latents(model, state, dataset, passes=training.INFER_PASSES):
-    """Latents [n, K] of the data set's images under a trained model: the linear start, then `passes` passes."""
+    """Latents [n, K] of the data set's images under a trained model: what the encoder says, or where there is none, the
+    linear start and `passes` passes."""
     device = model.pixel_bias.device
     images = training.Images(dataset, device)
+    if model.encoder:
+        return training.encode(model, images, torch.arange(images.n, device=device))
     start = training.start_inference(model, state['warm_start'].to(device), images)
     return training.infer(model, start, images, state['config'], use=training.INFER, passes=passes,
                           lr=training.INFER_LR, label='fitting test latents')
@@ -78,11 +81,17 @@ def grade(model, state, test):
     with torch.enable_grad():
         latents = fit_test_latents(model, state, test)
     seconds = time.perf_counter() - started
+    test_terms = {}
+    if model.dist:   # of a point posterior the ELBO is not a bound on anything
+        reconstruction, kl = training.mean_negative_elbo(model, latents, training.Images(test, latents.device), state['config'],
+                                                         seed=training.key(state['config']['seed'], training.GRADE))
+        test_terms = {'test_negative_elbo': reconstruction + kl, 'test_reconstruction': reconstruction, 'test_kl': kl}
     codes, labels = model.mean(state['latents']).cpu(), state['labels'].cpu()
     neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(codes))).fit(codes, labels)
     same_classes = test.name == state['config']['dataset']
     return {'dataset': test.name, 'n_test': len(test),
             'test_loss': course_loss(model, test, latents), 'test_loss_mean': mean_loss(model, test, latents),
+            **test_terms,
             'knn_accuracy': neighbours.score(model.mean(latents).cpu(), test.y) if same_classes else None,
             'test_seconds': round(seconds, 1)}, latents
 

@@ -1,44 +1,64 @@
-"""Decoders, and the auto-decoders that join them to latents.
+"""Decoders, encoders, and the models that join them to latents.
 
-An image's latents are one row of a table [N, K], K = P * D: P parameters for each of D latent dimensions,
-the location first (P = 1 for a point). The table is a plain tensor that the training loop owns, so that
-the same model serves the training table and the test table.
+An image's latents are K = P * D numbers: P parameters for each of D latent dimensions, the location first (P = 1 for
+a point). In an auto-decoder they are a row of a table [N, K], a plain tensor that the training loop owns, so that the
+same model serves the training table and the test table; in an auto-encoder they are what the encoder says.
+
+Images have a shape, (28, 28) or another height and width for grey ones, (3, 64, 64) for coloured ones.
 """
+import math
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
 import kernels
 
-SIDE = 28   # images are 28 x 28
+SHAPE = (28, 28)   # of Fashion-MNIST's and MNIST's images
 LEAK = 0.01   # gradient that a saturated pixel still lets through
+
+
+def channels_first(shape):
+    """(C, H, W) of images of that shape."""
+    return (1, *shape) if len(shape) == 2 else tuple(shape)
+
+
+def expect_shape(shape, expected, decoder):
+    if tuple(shape) != expected:
+        raise ValueError(f'expected images of shape {expected} for decoder {decoder}, got {tuple(shape)}; use --decoder groupnorm')
 
 
 class GroupNormDecoder(nn.Module):
     """The default: two linear layers to 64 x 7 x 7, two upsamplings, group normalisation (Wu and He, 2018).
 
     Group normalisation has no running statistics, so that training, inference and random samples are
-    decoded alike, and it keeps random samples in the range that later layers know. Few channels at high resolution (8 at 28 x 28) make it fast on a CPU.
+    decoded alike, and it keeps random samples in the range that later layers know. Few channels at high resolution
+    (8 at 28 x 28) make it fast on a CPU.
     """
     lr = 4e-3
 
-    def __init__(self, latent_dim):
+    def __init__(self, latent_dim, shape):
         super().__init__()
+        self.shape, (channels, height, width) = shape, channels_first(shape)
+        if height % 4 or width % 4:
+            raise ValueError(f'expected images whose height and width are multiples of 4 for decoder groupnorm, '
+                             f'got {height} x {width}')
         self.stem = nn.Linear(latent_dim, 512)
-        self.grid = nn.Linear(512, 7 * 7 * 64)
+        self.grid = nn.Linear(512, height // 4 * width // 4 * 64)
         self.norms = nn.ModuleList(nn.GroupNorm(c // 8, c) for c in (64, 32, 8))   # groups of 8 channels
         self.up14 = nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1)
         self.up28 = nn.ConvTranspose2d(32, 8, 4, stride=2, padding=1)
-        self.out = nn.Conv2d(8, 1, 3, padding=1)
+        self.out = nn.Conv2d(8, channels, 3, padding=1)
         # Channels last: the CPU's convolutions run in this layout, and are faster where they find it.
         self.to(memory_format=torch.channels_last)
 
     def forward(self, code):                                                       # [B, D]
+        height, width = self.shape[-2:]                                            # 28, 28, say
         x = self.grid(F.gelu(self.stem(code)))                                     # [B, 3136]
-        x = x.view(-1, 7, 7, 64).permute(0, 3, 1, 2)                               # [B, 64, 7, 7], channels last
+        x = x.view(-1, height // 4, width // 4, 64).permute(0, 3, 1, 2)            # [B, 64, 7, 7], channels last
         x = self.up14(F.gelu(self.norms[0](x)))                                    # [B, 32, 14, 14]
         x = self.up28(F.gelu(self.norms[1](x)))                                    # [B, 8, 28, 28]
-        return self.out(F.gelu(self.norms[2](x))).squeeze(1)                       # [B, 28, 28]
+        return self.out(F.gelu(self.norms[2](x))).view(-1, *self.shape)            # [B, 28, 28]
 
 
 class DCGAN4x4Decoder(nn.Module):
@@ -46,8 +66,9 @@ class DCGAN4x4Decoder(nn.Module):
     32 x 32, then a 1 x 1 layer whose padding of 2 cuts the image to 28 x 28."""
     lr = 1e-3
 
-    def __init__(self, latent_dim):
+    def __init__(self, latent_dim, shape):
         super().__init__()
+        expect_shape(shape, SHAPE, 'dcgan4x4')
         self.stem = nn.Linear(latent_dim, 512 * 4 * 4)
         layers = []
         for c_in, c_out in ((512, 256), (256, 128), (128, 128)):                   # 4 -> 8 -> 16 -> 32
@@ -64,8 +85,9 @@ class DCGAN7x7Decoder(nn.Module):
     """Document 001's: a linear layer to 256 x 7 x 7 and two upsamplings to 28 x 28."""
     lr = 1e-3
 
-    def __init__(self, latent_dim):
+    def __init__(self, latent_dim, shape):
         super().__init__()
+        expect_shape(shape, SHAPE, 'dcgan7x7')
         self.stem = nn.Linear(latent_dim, 256 * 7 * 7)
         self.up = nn.Sequential(
             nn.ConvTranspose2d(256, 128, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(128), nn.ReLU(),
@@ -77,29 +99,131 @@ class DCGAN7x7Decoder(nn.Module):
         return self.up(F.relu(self.stem(code)).view(-1, 256, 7, 7)).squeeze(1)     # [B, 28, 28]
 
 
-# A decoder is a module that takes codes [B, D] to logits [B, 28, 28], names its first linear layer `stem`, and
-# knows the peak learning rate that suits it, `lr`.
+class MLPDecoder(nn.Module):
+    """Document 003's for MNIST: three linear layers."""
+    lr = 1e-3
+
+    def __init__(self, latent_dim, shape):
+        super().__init__()
+        self.shape = shape
+        self.stem = nn.Linear(latent_dim, 256)
+        self.rest = nn.Sequential(nn.ReLU(), nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, math.prod(shape)))
+
+    def forward(self, code):
+        return self.rest(self.stem(code)).view(-1, *self.shape)                    # [B, *shape]
+
+
+class Conv6Decoder(nn.Module):
+    """Document 004's: 64 features as 16 x 2 x 2, and six transposed convolutions without stride to 28 x 28."""
+    lr = 2e-3
+
+    def __init__(self, latent_dim, shape):
+        super().__init__()
+        expect_shape(shape, SHAPE, 'conv6')
+        self.stem = nn.Linear(latent_dim, 64)   # the document's latent dimension is 64, and it has no such layer
+        layers = []
+        for c_in, c_out, kernel in ((16, 13, 9), (13, 10, 7), (10, 7, 5), (7, 4, 5), (4, 2, 3), (2, 1, 3)):
+            layers += [nn.ConvTranspose2d(c_in, c_out, kernel), nn.LeakyReLU(0.01)]   # 2 -> 10, 16, 20, 24, 26, 28
+        self.up = nn.Sequential(*layers[:-1])
+
+    def forward(self, code):
+        return self.up(self.stem(code).view(-1, 16, 2, 2)).squeeze(1)              # [B, 28, 28]
+
+
+class Conv64Decoder(nn.Module):
+    """Document 003's for Imagenette: a linear layer and four transposed convolutions to 3 x 64 x 64."""
+    lr = 1e-3
+
+    def __init__(self, latent_dim, shape):
+        super().__init__()
+        expect_shape(shape, (3, 64, 64), 'conv64')
+        self.stem = nn.Linear(latent_dim, 1024)
+        self.up = nn.Sequential(
+            nn.ConvTranspose2d(1024, 128, 5, stride=2), nn.ReLU(), nn.ConvTranspose2d(128, 64, 5, stride=2), nn.ReLU(),
+            nn.ConvTranspose2d(64, 32, 6, stride=2), nn.ReLU(), nn.ConvTranspose2d(32, 3, 6, stride=2))   # 1 -> 5, 13, 30, 64
+
+    def forward(self, code):
+        return self.up(self.stem(code)[:, :, None, None])                          # [B, 3, 64, 64]
+
+
+# ----------------------------------------------------------------------------------------------- encoders
+
+class MLPEncoder(nn.Module):
+    """Document 003's for MNIST: three linear layers."""
+
+    def __init__(self, outputs, shape):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(),
+                                    nn.Linear(256, outputs))
+
+    def forward(self, x):                                                          # [B, *shape] in 0-1
+        return self.layers(x)                                                      # [B, K]
+
+
+class ConvEncoder(nn.Module):
+    """Convolutions of stride 2 down to 4 x 4 or less, and a linear layer."""
+
+    def __init__(self, outputs, shape):
+        super().__init__()
+        channels, height, width = channels_first(shape)
+        self.channels, layers, c_out = channels, [], 32
+        while max(height, width) > 4:
+            layers += [nn.Conv2d(channels, c_out, 4, stride=2, padding=1), nn.GroupNorm(c_out // 8, c_out), nn.GELU()]
+            channels, c_out, height, width = c_out, min(2 * c_out, 256), height // 2, width // 2
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, 256), nn.GELU(),
+                                    nn.Linear(256, outputs))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x):
+        return self.layers(x.view(len(x), self.channels, *x.shape[-2:]))           # [B, K]
+
+
+class LSTMEncoder(nn.Module):
+    """Document 004's: the rows of an image as a sequence, one LSTM layer, and a linear layer on its last state."""
+
+    def __init__(self, outputs, shape, hidden=128):
+        super().__init__()
+        channels, _, width = channels_first(shape)
+        self.lstm = nn.LSTM(channels * width, hidden, batch_first=True)
+        self.head = nn.Linear(hidden, outputs)
+
+    def forward(self, x):
+        rows = x.view(len(x), -1, *x.shape[-2:]).transpose(1, 2).flatten(2)        # [B, H, C * W]
+        _, (state, _) = self.lstm(rows)                                            # [1, B, hidden]
+        return self.head(state[0])                                                 # [B, K]
+
+
+# An encoder is a module ENCODER(outputs, shape) that takes images [B, *shape] in 0-1 to their latents [B, K], K = outputs.
+# A decoder is a module DECODER(latent_dim, shape) that takes codes [B, D] to logits [B, *shape], names its first linear
+# layer `stem`, and knows the peak learning rate that suits it, `lr`. ValueError: it cannot make images of that shape.
 # To add one, write it above and enter it here: the command line, the checkpoints and the tests read this table.
-DECODERS = {'groupnorm': GroupNormDecoder, 'dcgan4x4': DCGAN4x4Decoder, 'dcgan7x7': DCGAN7x7Decoder}
+DECODERS = {'groupnorm': GroupNormDecoder, 'dcgan4x4': DCGAN4x4Decoder, 'dcgan7x7': DCGAN7x7Decoder,
+            'conv6': Conv6Decoder, 'mlp': MLPDecoder, 'conv64': Conv64Decoder}
+ENCODERS = {'mlp': MLPEncoder, 'conv': ConvEncoder, 'lstm': LSTMEncoder}
+
+
+def choose(table, what, name):
+    if name not in table:
+        raise ValueError(f'expected {what} to be one of {", ".join(table)}, got {name!r}')
+    return table[name]
 
 
 class AutoDecoder(nn.Module):
     """Latent vectors to images: model(latents [B, D]) -> [B, 28, 28] in 0-255.
 
-    decoder: a name in DECODERS. ValueError: no such decoder.
+    decoder: a name in DECODERS. shape: of an image. ValueError: no such decoder, or not for that shape.
     """
     dist = None
     params_per_dim = 1   # P
 
-    def __init__(self, latent_dim, decoder='groupnorm'):
+    def __init__(self, latent_dim, decoder='groupnorm', shape=SHAPE):
         super().__init__()
-        if decoder not in DECODERS:
-            raise ValueError(f'expected decoder to be one of {", ".join(DECODERS)}, got {decoder!r}')
-        self.latent_dim = latent_dim
-        self.decoder = DECODERS[decoder](latent_dim)
+        self.latent_dim, self.shape = latent_dim, tuple(shape)
+        self.encoder = None   # a module in the models that have one
+        self.decoder = choose(DECODERS, 'decoder', decoder)(latent_dim, self.shape)
         # Added to the logits. Started at the mean training image, it leaves the decoder the differences
         # between images, and no seed starts on the plateau where all images are black.
-        self.pixel_bias = nn.Parameter(torch.zeros(SIDE, SIDE))
+        self.pixel_bias = nn.Parameter(torch.zeros(self.shape))
         # Affine map from code to decoder input, so that latents can be standardised after training.
         self.register_buffer('code_scale', torch.ones(latent_dim))
         self.register_buffer('code_shift', torch.zeros(latent_dim))
@@ -112,9 +236,17 @@ class AutoDecoder(nn.Module):
         """Latent variables z as the decoder reads them, before code_scale and code_shift."""
         return z
 
+    def code_logits(self, code):
+        """Codes [B, D] -> logits of the images [B, 28, 28]."""
+        return self.decoder(code * self.code_scale + self.code_shift) + self.pixel_bias
+
+    def logits(self, z):
+        """z [B, D] -> logits of the images [B, 28, 28]."""
+        return self.code_logits(self.code(z))
+
     def render_code(self, code):
         """Codes [B, D] -> images [B, 28, 28] in 0-1."""
-        logits = self.decoder(code * self.code_scale + self.code_shift) + self.pixel_bias
+        logits = self.code_logits(code)
         # The added term is 0, but its gradient is LEAK: a sigmoid driven far out has none of its own, and images
         # that one bad step turns black would stay black.
         return torch.sigmoid(logits) + LEAK * (logits - logits.detach())
@@ -170,8 +302,8 @@ class VariationalAutoDecoder(AutoDecoder):
     dist: a name in kernels.FAMILIES. ValueError: no such family or decoder.
     """
 
-    def __init__(self, dist, latent_dim, decoder='groupnorm', seed=0):
-        super().__init__(latent_dim, decoder)
+    def __init__(self, dist, latent_dim, decoder='groupnorm', shape=SHAPE, seed=0):
+        super().__init__(latent_dim, decoder, shape)
         self.dist, self.family, self.seed, self.calls = dist, kernels.family(dist), seed, 0
         self.params_per_dim = len(self.family.parameters)
 
@@ -198,3 +330,26 @@ class VariationalAutoDecoder(AutoDecoder):
         z, _ = self.sample(self.params(latents), seed=self.seed, step=self.calls, ids=ids)
         self.calls += 1
         return self.decode(z)
+
+
+# ------------------------------------------------------------------------------------- models with an encoder
+
+class AutoEncoder(AutoDecoder):
+    """An auto-decoder whose latents come from an encoder.
+
+    encoder: a name in ENCODERS.
+    """
+
+    def __init__(self, encoder, latent_dim, decoder='groupnorm', shape=SHAPE):
+        super().__init__(latent_dim, decoder, shape)
+        # Codes of mean 0 and variance 1, so that draws of N(0, 1) resemble them.
+        self.encoder = nn.Sequential(choose(ENCODERS, 'encoder', encoder)(latent_dim, self.shape),
+                                     nn.BatchNorm1d(latent_dim, affine=False))
+
+
+class VariationalAutoEncoder(VariationalAutoDecoder):
+    """A variational auto-decoder whose posteriors come from an encoder: amortised inference."""
+
+    def __init__(self, encoder, dist, latent_dim, decoder='groupnorm', shape=SHAPE, seed=0):
+        super().__init__(dist, latent_dim, decoder, shape, seed)
+        self.encoder = choose(ENCODERS, 'encoder', encoder)(latent_dim * self.params_per_dim, self.shape)

@@ -4,7 +4,6 @@ import html
 
 import matplotlib.pyplot as plt
 import torch
-import torchvision
 
 import grading
 import utils
@@ -24,9 +23,9 @@ CAPTIONS = {
 
 
 def save_rows(rows, file_name, per_row):
-    """Write labelled rows of images. rows: (label, images [n, 28, 28] in 0-255) pairs; per_row images to a line."""
-    strips = [torchvision.utils.make_grid(images.detach().cpu().clamp(0, 255)[:, None] / 255, nrow=per_row, padding=1,
-                                          pad_value=1) for _, images in rows]     # [3, height, width] each
+    """Write labelled rows of images. rows: (label, images [n, 28, 28] or [n, 3, H, W] in 0-255) pairs; per_row images
+    to a line."""
+    strips = [utils.image_grid(images, per_row) for _, images in rows]            # [3, height, width] each
     heights = [strip.shape[1] for strip in strips]
     width = max(strip.shape[2] for strip in strips)
     fig, axes = plt.subplots(len(rows), 1, squeeze=False, figsize=(12, 12 * sum(heights) / width + 0.15 * len(rows)),
@@ -79,8 +78,8 @@ def draw(folder, model, state, train, test, test_latents, classes):
     # Between posteriors, that is between rows: log-scales are interpolated as well as locations.
     a, b = pick_pair(test, classes)
     t = torch.linspace(0, 1, STEPS, device=latents.device)[:, None]
-    path = reconstruct(test_latents[a] + t * (test_latents[b] - test_latents[a]))  # [STEPS, 28, 28]
-    originals = torch.full((STEPS, 28, 28), 255.0)
+    path = reconstruct(test_latents[a] + t * (test_latents[b] - test_latents[a]))  # [STEPS, *shape]
+    originals = torch.full((STEPS, *model.shape), 255.0)
     originals[0], originals[-1] = test.X[a], test.X[b]
     save_rows([('original', originals), ('decoded', path)], folder / 'interpolation.png', STEPS)
 

@@ -1,12 +1,14 @@
 """The one loop: where the latents start, training, inference for new images, checkpoints and resuming.
 
-Every image owns its latents: a row of a table. Both training (decoder and table) and inference (a table
-alone, the decoder frozen) minimise the negative ELBO, averaged over the batch,
+Both training (of decoder and latents) and inference (of latents alone, the decoder frozen) minimise the negative ELBO,
+averaged over the batch,
 
-    |x - render(z)|^2 / (2 obs_std^2) + beta * KL(q(z) || p(z)),        z ~ q(z; row)
+    |x - render(z)|^2 / (2 obs_std^2) + beta * KL(q(z) || p(z)),        z ~ q(z; latents of x)
 
-with pixels x in 0-1. Training also shows copies of the images, shifted by one pixel, each with latents of
-its own: a thousand images are few, and a decoder that never saw the same coat one pixel lower overfits.
+with pixels x in 0-1; with a Bernoulli likelihood the first term is the binary cross-entropy. An image owns its latents,
+a row of a table, or has them from an encoder, which trains with the decoder. Training also shows copies of the images,
+shifted by one pixel, in the table with latents of their own: a thousand images are few, and a decoder that never saw
+the same coat one pixel lower overfits.
 """
 import json
 import math
@@ -48,8 +50,9 @@ class Images:
     """A data set and its shifted copies on the device, as one uint8 tensor; row = copy * n + image."""
 
     def __init__(self, dataset, device):
-        padded = F.pad(dataset.X.to(torch.uint8), (1, 1, 1, 1)).to(device)         # [n, 30, 30]
-        self.windows = padded.unfold(1, 28, 1).unfold(2, 28, 1)                    # [n, 3, 3, 28, 28], a view
+        height, width = dataset.X.shape[-2:]
+        padded = F.pad(dataset.X.to(torch.uint8), (1, 1, 1, 1)).to(device)         # [n, 30, 30], or [n, C, 66, 66]
+        self.windows = padded.unfold(-2, height, 1).unfold(-2, width, 1)           # [n, 3, 3, 28, 28], a view
         self.shifts = torch.tensor(SHIFTS, device=device)
         self.n = len(dataset)
 
@@ -57,9 +60,9 @@ class Images:
         return self.n * len(SHIFTS)
 
     def __getitem__(self, rows):
-        """rows: int64 [B] -> [B, 28, 28], float32 in 0-1."""
+        """rows: int64 [B] -> [B, 28, 28] (or [B, C, H, W]), float32 in 0-1."""
         top, left = self.shifts[rows // self.n].unbind(1)
-        return self.windows[rows % self.n, top, left].float() / 255
+        return self.windows[rows % self.n, ..., top, left, :, :].float() / 255
 
 
 def epoch_order(n, seed, epoch, device):
@@ -72,8 +75,10 @@ def epoch_order(n, seed, epoch, device):
 
 def features(x):
     """Images [B, 28, 28] in 0-1 to what linear methods see, [B, 784]: the square root lifts faint texture,
-    and its neighbourhoods follow the classes better than those of the pixels."""
-    return x.flatten(1).sqrt()
+    and its neighbourhoods follow the classes better than those of the pixels. Of larger images, averages over
+    squares of pixels, about 1,000 in all: the cost of linear methods is cubic."""
+    side = max(1, math.ceil((x[0].numel() / 1024) ** 0.5))
+    return F.avg_pool2d(x, side).flatten(1).sqrt() if side > 1 else x.flatten(1).sqrt()
 
 
 # ------------------------------------------------------------------------------------- where latents start
@@ -95,7 +100,7 @@ def principal_components(images, latent_dim):
 
 
 def start_latents(model, images, obs_std):
-    """Latents [len(images), K] from principal components; sets the decoder up to match.
+    """Latents [len(images), K] from principal components; sets the decoder's input up to match.
 
     Whitened scores have mean 0 and variance 1, so posteriors that start there start inside the prior. Their
     spread is that of a linear model whose observations have the standard deviation obs_std. Then, by the kind
@@ -108,7 +113,6 @@ def start_latents(model, images, obs_std):
       all dimensions, with amplitudes variance^(1/4), the best for a linear channel with equal noise in each.
     """
     device, d = images.windows.device, model.latent_dim
-    model.pixel_bias.data.copy_(torch.logit(images[torch.arange(images.n, device=device)].mean(0).clamp(0.02, 0.98)))
     code, variance = principal_components(images, d)                               # [rows, D], [D]
     spread = obs_std / torch.sqrt(variance + obs_std ** 2)                         # [D]
     if model.dist and model.params_per_dim == 1:
@@ -129,8 +133,16 @@ def start_latents(model, images, obs_std):
     return model.start(code, spread).to(device)
 
 
+@torch.no_grad()
+def start_pixel_bias(model, images):
+    """Let the model begin at the mean image: logits [28, 28] where the decoder gives 0."""
+    chunks = torch.arange(images.n, device=images.windows.device).split(10_000)
+    mean = sum(images[rows].sum(0) for rows in chunks) / images.n
+    model.pixel_bias.copy_(torch.logit(mean.clamp(0.02, 0.98)))
+
+
 def ridge_regression(inputs, targets, penalty):
-    """Weights [785, K] of a linear map with bias from features to targets [rows, K]; inputs: batches of images.
+    """Weights [784 + 1, K] of a linear map with bias from features to targets [rows, K]; inputs: batches of images.
 
     Minimises the mean squared error plus penalty * |weights|^2. Float64, and one pass: memory does not grow.
     """
@@ -188,11 +200,32 @@ def one_cycle(step, steps, warm_up):
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
 
 
-def negative_elbo(model, params, x, obs_std, *, seed, step, ids):
-    """The two terms per image in nats, reconstruction [B] and KL [B], for params [B, P, D], x [B, 28, 28]."""
+def negative_elbo(model, params, x, config, *, seed, step, ids):
+    """The two terms per image in nats, reconstruction [B] and KL [B], for params [B, P, D], x [B, 28, 28].
+
+    config: 'obs_std', for a Gaussian likelihood (up to its constant), or 'likelihood': 'bernoulli'.
+    """
     z, kl = model.sample(params, seed=seed, step=step, ids=ids)
+    if config.get('likelihood') == 'bernoulli':
+        return F.binary_cross_entropy_with_logits(model.logits(z), x, reduction='none').flatten(1).sum(1), kl
     squared_error = (x - model.render(z)).square().flatten(1).sum(1)
-    return squared_error / (2 * obs_std ** 2), kl
+    return squared_error / (2 * config['obs_std'] ** 2), kl
+
+
+@torch.no_grad()
+def encode(model, images, rows):
+    """The encoder's latents [len(rows), K] for the images in rows, int64 [...]."""
+    model.eval()
+    return torch.cat([model.encoder(images[part]) for part in rows.split(1000)])
+
+
+@torch.no_grad()
+def mean_negative_elbo(model, latents, images, config, *, seed, step=0):
+    """Means over all images of the two terms for their latents [n, K], by one sample for each: floats, nats."""
+    model.eval()
+    terms = [negative_elbo(model, model.params(latents[rows]), images[rows], config, seed=seed, step=step, ids=rows)
+             for rows in torch.arange(len(latents), device=latents.device).split(1000)]
+    return tuple(float(torch.cat(term).mean()) for term in zip(*terms))
 
 
 def infer(model, latents, images, config, *, use, passes, lr, label):
@@ -209,8 +242,7 @@ def infer(model, latents, images, config, *, use, passes, lr, label):
             rate = lr * one_cycle(i, passes, warm_up=0.05)
             for rows in batches:
                 params = model.params(latents[rows]).requires_grad_()              # [B, P, D], a leaf
-                reconstruction, kl = negative_elbo(model, params, images[rows], config['obs_std'],
-                                                   seed=seed, step=i, ids=rows)
+                reconstruction, kl = negative_elbo(model, params, images[rows], config, seed=seed, step=i, ids=rows)
                 # The sum: each image descends its own loss, whatever the batch. Only params ask for a gradient.
                 gradient, = torch.autograd.grad((reconstruction + config['beta'] * kl).sum(), params)
                 optimiser.step(rows, gradient.flatten(1), rate)
@@ -240,45 +272,52 @@ class InterruptFlag:
 
 
 class Trainer:
-    """Everything that a step changes: model, table, the two optimisers and the number of steps done."""
+    """Everything that a step changes: model, table (if no encoder is in its place), their optimisers, the steps done."""
 
     def __init__(self, model, images, config):
         self.model, self.images, self.config = model, images, config
-        self.table = start_latents(model, images, config['obs_std'])              # [5n, K]
-        self.decoder_adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True)
-        self.table_adam = RowAdam(self.table)
+        start_pixel_bias(model, images)
+        self.adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True)
+        self.table = None
+        if not model.encoder:
+            self.table = start_latents(model, images, config['obs_std'])          # [5n, K]
+            self.table_adam = RowAdam(self.table)
         self.step_number = 0
         self.steps_per_epoch = math.ceil((1 + COPIES_PER_EPOCH) * images.n / config['batch_size'])
         self.total_steps = self.steps_per_epoch * config['epochs']
-        self.history = torch.zeros(self.steps_per_epoch, 2, device=self.table.device)   # this epoch: reconstruction, KL
+        self.history = torch.zeros(self.steps_per_epoch, 2, device=model.pixel_bias.device)   # this epoch: reconstruction, KL
 
     def state_dict(self):
-        return {'stage': 'training', 'config': self.config, 'step': self.step_number, 'table': self.table,
-                'model': self.model.state_dict(), 'decoder_adam': self.decoder_adam.state_dict(),
-                'table_adam': self.table_adam.state_dict(), 'history': self.history}
+        table = {} if self.table is None else {'table': self.table, 'table_adam': self.table_adam.state_dict()}
+        return {'stage': 'training', 'config': self.config, 'step': self.step_number, **table,
+                'model': self.model.state_dict(), 'adam': self.adam.state_dict(), 'history': self.history}
 
     def load_state_dict(self, state):
         self.model.load_state_dict(state['model'])
-        self.table.copy_(state['table'])
-        self.decoder_adam.load_state_dict(state['decoder_adam'])
-        self.table_adam.load_state_dict(state['table_adam'])
+        self.adam.load_state_dict(state['adam'])
+        if self.table is not None:
+            self.table.copy_(state['table'])
+            self.table_adam.load_state_dict(state['table_adam'])
         self.step_number = state['step']
         self.history.copy_(state['history'])
 
     def step(self, rows):
-        """One step of decoder and latents on the images in rows, int64 [B]."""
-        config, step = self.config, self.step_number
+        """One step of model and latents on the images in rows, int64 [B]."""
+        config, step, x = self.config, self.step_number, self.images[rows]
         factor = one_cycle(step, self.total_steps, warm_up=0.1)
-        for group in self.decoder_adam.param_groups:
+        for group in self.adam.param_groups:
             group['lr'] = config['lr'] * factor
-        params = self.model.params(self.table[rows]).requires_grad_()             # [B, P, D], a leaf
-        reconstruction, kl = negative_elbo(self.model, params, self.images[rows], config['obs_std'],
-                                           seed=key(config['seed'], TRAIN), step=step, ids=rows)
-        self.decoder_adam.zero_grad()
+        if self.table is None:
+            params = self.model.params(self.model.encoder(x))                     # [B, P, D]
+        else:
+            params = self.model.params(self.table[rows]).requires_grad_()         # [B, P, D], a leaf
+        reconstruction, kl = negative_elbo(self.model, params, x, config, seed=key(config['seed'], TRAIN), step=step, ids=rows)
+        self.adam.zero_grad()
         (reconstruction + config['beta'] * kl).mean().backward()
-        self.decoder_adam.step()
-        # Times the batch size: a row's gradient is that of its own loss, not of a mean it has a share in.
-        self.table_adam.step(rows, params.grad.flatten(1) * len(rows), config['latent_lr'] * factor)
+        self.adam.step()
+        if self.table is not None:
+            # Times the batch size: a row's gradient is that of its own loss, not of a mean it has a share in.
+            self.table_adam.step(rows, params.grad.flatten(1) * len(rows), config['latent_lr'] * factor)
         self.history[step % self.steps_per_epoch] = torch.stack([reconstruction.detach().mean(), kl.detach().mean()])
         self.step_number += 1
 
@@ -302,18 +341,20 @@ class Trainer:
         """NotFinite if the weights as they are now give the images in rows a loss that is not finite. The losses
         in the history were had before the last step: they do not say that it did no harm."""
         self.model.eval()   # or batch normalisation would count these images
-        params = self.model.params(self.table[rows])
-        terms = negative_elbo(self.model, params, self.images[rows], self.config['obs_std'],
-                              seed=key(self.config['seed'], TRAIN), step=self.step_number, ids=rows)
+        x = self.images[rows]
+        params = self.model.params(self.model.encoder(x) if self.table is None else self.table[rows])
+        terms = negative_elbo(self.model, params, x, self.config, seed=key(self.config['seed'], TRAIN),
+                              step=self.step_number, ids=rows)
         self.model.train()
         if not all(torch.isfinite(term).all() for term in terms):
             raise self.not_finite(self.step_number)
 
 
-def fit(model, dataset, config, folder, resume=None):
-    """Train decoder and latents; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
+def fit(model, dataset, config, folder, resume=None, validation=None):
+    """Train model and latents; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
 
-    resume: the checkpoint state to go on from. Returns the final checkpoint's state, and the seconds of training
+    resume: the checkpoint state to go on from. validation: a data set whose loss is measured after every epoch, for a
+    model with an encoder. Returns the final checkpoint's state, and the seconds of training
     (of what came before a resume, the whole epochs).
     On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
     NotFinite: the loss was not; the last checkpoint is left as it is.
@@ -321,6 +362,7 @@ def fit(model, dataset, config, folder, resume=None):
     device = model.pixel_bias.device
     started = time.perf_counter()
     images = Images(dataset, device)
+    validation = Images(validation, device) if validation else None
     trainer = Trainer(model, images, config)
     metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
     metrics = []
@@ -346,9 +388,11 @@ def fit(model, dataset, config, folder, resume=None):
             reconstruction, kl = trainer.check_finite()
             trainer.check_weights(rows)
             if trainer.step_number % trainer.steps_per_epoch == 0:
-                metrics.append({'epoch': epoch + 1, 'loss': reconstruction + config['beta'] * kl,
-                                'reconstruction': reconstruction, 'kl': kl,
-                                'seconds': round(time.perf_counter() - started, 3)})
+                line = {'epoch': epoch + 1, 'loss': reconstruction + config['beta'] * kl,
+                        'reconstruction': reconstruction, 'kl': kl}
+                if validation:
+                    line.update(validate(model, validation, config))
+                metrics.append({**line, 'seconds': round(time.perf_counter() - started, 3)})
                 with open(metrics_path, 'a') as file:
                     file.write(json.dumps(metrics[-1]) + '\n')
                 started = time.perf_counter()
@@ -356,18 +400,37 @@ def fit(model, dataset, config, folder, resume=None):
             if interrupt.raised:
                 raise KeyboardInterrupt
     model.requires_grad_(False)
+    if model.encoder:
+        state = {'latents': encode(model, images, torch.arange(images.n, device=device))}
+    else:
+        state = settle_latents(trainer)
+    state = {'stage': 'trained', 'config': config, 'model': model.state_dict(), **state, 'labels': dataset.y}
+    utils.save_checkpoint(checkpoint_path, state)
+    return state, sum(m['seconds'] for m in metrics) + time.perf_counter() - started
+
+
+def validate(model, images, config):
+    """The loss and its two terms for the encoder's latents of new images, a part of a line of metrics.jsonl."""
+    latents = encode(model, images, torch.arange(images.n, device=images.windows.device))
+    reconstruction, kl = mean_negative_elbo(model, latents, images, config, seed=key(config['seed'], INFER))
+    model.train()
+    return {'validation_loss': reconstruction + config['beta'] * kl, 'validation_reconstruction': reconstruction,
+            'validation_kl': kl}
+
+
+def settle_latents(trainer):
+    """The parts of a trained auto-decoder's checkpoint besides its weights: final training latents [n, K], and the linear
+    map from images to latents that gives new images their start."""
+    model, images, config = trainer.model, trainer.images, trainer.config
     table = model.standardise(trainer.table, trainer.table[:images.n])
     # The latents chased a decoder that moved on; now that it rests, they settle where new images' latents
     # will: training and test latents become comparable, and closer to the prior.
     latents = infer(model, table[:images.n].clone(), images, config, use=REFINE, passes=REFINE_PASSES,
                     lr=INFER_LR / 2, label='refining')
     table[:images.n] = latents
-    batches = torch.arange(len(images), device=device).split(10_000)
+    batches = torch.arange(len(images), device=table.device).split(10_000)
     warm_start = ridge_regression((images[r] for r in batches), (table[r] for r in batches), config['obs_std'] ** 2)
-    state = {'stage': 'trained', 'config': config, 'model': model.state_dict(), 'latents': latents,
-             'warm_start': warm_start, 'labels': dataset.y}
-    utils.save_checkpoint(checkpoint_path, state)
-    return state, sum(m['seconds'] for m in metrics) + time.perf_counter() - started
+    return {'latents': latents, 'warm_start': warm_start}
 
 
 def read_metrics(folder):

@@ -52,7 +52,7 @@ def run_command(main):
 # ---------------------------------------------------------------------------------------------- data
 
 class ImageDataset(torch.utils.data.Dataset):
-    """Images X [N, 28, 28], float32 in 0-255, and labels y [N], int64. Item i is (i, X[i])."""
+    """Images X [N, 28, 28] (in colour [N, 3, H, W]), float32 in 0-255, and labels y [N], int64. Item i is (i, X[i])."""
 
     def __init__(self, X, y, name):
         self.X = torch.as_tensor(X, dtype=torch.float32)
@@ -235,11 +235,15 @@ def tensors_as_images(tensors, nrows=1, figsize=(8, 8), titles=[], wspace=0.1, h
     return fig, axes
 
 
+def image_grid(images, per_row=8, padding=1):
+    """One picture [3, height, width] in 0-1 of images [N, H, W] or [N, C, H, W] in 0-255."""
+    images = torch.as_tensor(images).detach().cpu().float().clamp(0, 255) / 255
+    return torchvision.utils.make_grid(images[:, None] if images.dim() == 3 else images, nrow=per_row, padding=padding, pad_value=1)
+
+
 def save_images(images, file_name):
-    """Write images [N, 28, 28] or [N, 1, 28, 28] with values in 0-255 as one grid."""
-    images = torch.as_tensor(images).detach().cpu().float()
-    images = images.reshape(-1, 1, *images.shape[-2:])
-    torchvision.utils.save_image(images / 255, file_name)
+    """Write images [N, H, W] or [N, C, H, W] with values in 0-255 as one grid."""
+    torchvision.utils.save_image(image_grid(images), file_name)
 
 
 # ------------------------------------------------------------------------------------------- run folders

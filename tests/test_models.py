@@ -7,11 +7,15 @@ import models
 MODELS = [None, *kernels.FAMILIES]   # None: the auto-decoder
 
 
-def make(dist, latent_dim=6, decoder='groupnorm'):
+SHAPES = {'conv64': (3, 64, 64)}   # decoders for other images than 28 x 28 grey ones
+
+
+def make(dist, latent_dim=6, decoder='groupnorm', shape=models.SHAPE, encoder=None):
     torch.manual_seed(0)
-    if dist is None:
-        return models.AutoDecoder(latent_dim, decoder)
-    return models.VariationalAutoDecoder(dist, latent_dim, decoder)
+    kind = [] if dist is None else [dist]
+    if encoder:
+        return (models.VariationalAutoEncoder if dist else models.AutoEncoder)(encoder, *kind, latent_dim, decoder, shape)
+    return (models.VariationalAutoDecoder if dist else models.AutoDecoder)(*kind, latent_dim, decoder, shape)
 
 
 def random_latents(model, n=5):
@@ -22,14 +26,36 @@ def random_latents(model, n=5):
 @pytest.mark.parametrize('dist', MODELS)
 @pytest.mark.parametrize('n, latent_dim', [(1, 1), (5, 6)])
 def test_models_are_called_as_the_course_calls_them(dist, decoder, n, latent_dim):
-    model = make(dist, latent_dim, decoder).eval()
+    shape = SHAPES.get(decoder, models.SHAPE)
+    model = make(dist, latent_dim, decoder, shape).eval()
     latents = random_latents(model, n).requires_grad_()
     assert latents.shape[1] == latent_dim * (len(kernels.family(dist).parameters) if dist else 1)
     images = model(latents)
-    assert images.shape == (n, 28, 28) and 0 <= images.min() and images.max() <= 255
+    assert images.shape == (n, *shape) and 0 <= images.min() and images.max() <= 255
     images.sum().backward()
     assert latents.grad.abs().sum() > 0 and torch.isfinite(latents.grad).all()
-    assert model.decode(model.mean(latents)).shape == (n, 28, 28)
+    assert model.decode(model.mean(latents)).shape == (n, *shape)
+
+
+@pytest.mark.parametrize('encoder', models.ENCODERS)
+@pytest.mark.parametrize('dist', MODELS)
+@pytest.mark.parametrize('shape', [(28, 28), (3, 64, 64), (3, 20, 12), (8, 8)])
+def test_encoders_give_latents_of_images_of_any_shape(dist, encoder, shape):
+    model = make(dist, 3, shape=shape, encoder=encoder)
+    x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+    latents = model.encoder(x)
+    assert latents.shape == (5, 3 * model.params_per_dim)
+    model(latents).sum().backward()
+    assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.encoder.parameters())
+    model.eval()   # an image's latents are its own, whatever the batch
+    torch.testing.assert_close(model.encoder(x[2:3]), model.encoder(x)[2:3], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('decoder, shape', [('dcgan4x4', (3, 64, 64)), ('dcgan7x7', (32, 32)), ('conv6', (3, 28, 28)),
+                                            ('conv64', (28, 28)), ('groupnorm', (3, 30, 32))])
+def test_images_that_a_decoder_cannot_make(decoder, shape):
+    with pytest.raises(ValueError, match=f'expected images .* for decoder {decoder}, got '):
+        models.AutoDecoder(4, decoder, shape)
 
 
 @pytest.mark.parametrize('logit', [-60.0, 60.0])
@@ -44,7 +70,7 @@ def test_saturated_pixels_still_learn(logit):
 
 
 def test_unknown_names():
-    with pytest.raises(ValueError, match="one of groupnorm, dcgan4x4, dcgan7x7, got 'resnet'"):
+    with pytest.raises(ValueError, match="one of groupnorm, dcgan4x4, .*, got 'resnet'"):
         models.AutoDecoder(6, 'resnet')
     with pytest.raises(ValueError, match="got 'cauchy'"):
         models.VariationalAutoDecoder('cauchy', 6)

@@ -64,7 +64,12 @@ def test_latents_start_near_the_prior(digits, dist, n, latent_dim):
     assert table.shape == (5 * n, latent_dim * model.params_per_dim) and torch.isfinite(table).all()
     _, kl = model.sample(model.params(table), seed=0, step=0, ids=torch.arange(5 * n))
     assert kl.mean() < 4 * latent_dim   # nats: within reach of N(0, 1), whatever the images
-    mean = images[torch.arange(n)].mean(0)
+
+
+def test_a_model_starts_at_the_mean_image(digits):
+    model, images = make(None), training.Images(digits[0], 'cpu')
+    training.start_pixel_bias(model, images)
+    mean = images[torch.arange(images.n)].mean(0)
     torch.testing.assert_close(torch.sigmoid(model.pixel_bias.data), mean.clamp(0.02, 0.98))
 
 
@@ -133,7 +138,7 @@ def test_inference_leaves_the_decoder_alone_and_lowers_the_loss(digits, dist):
 
     def loss(latents):
         rows = torch.arange(40)
-        return sum(t.mean() for t in training.negative_elbo(model, model.params(latents), images[rows], 0.1, seed=1, step=0,
+        return sum(t.mean() for t in training.negative_elbo(model, model.params(latents), images[rows], make_config(), seed=1, step=0,
                                                             ids=rows))
     fitted = training.infer(model, start.clone(), images, make_config(dist=dist), use=training.INFER, passes=10, lr=0.1,
                             label='')
@@ -220,8 +225,8 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, 
 
 def test_weights_that_the_last_step_ruined_are_not_saved(digits, tmp_path, monkeypatch):
     def poison(trainer):   # the loss of this step is had before its update, and finite
-        update = trainer.decoder_adam.step
-        trainer.decoder_adam.step = lambda: (update(), trainer.model.pixel_bias.data.fill_(float('inf')))
+        update = trainer.adam.step
+        trainer.adam.step = lambda: (update(), trainer.model.pixel_bias.data.fill_(float('inf')))
     with pytest.raises(training.NotFinite, match=r'at step 24 \(epoch 3\)'):
         fit_until(make('gaussian'), digits[0], make_config(), tmp_path, 23, poison, monkeypatch)
     assert utils.load_checkpoint(tmp_path / 'checkpoint.pt')['step'] == 12
