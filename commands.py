@@ -69,15 +69,19 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def add_data_flags(parser, default_path, default_dataset, default_count):
+def add_place_flags(parser, default_path):
     parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH') or argparse.SUPPRESS,
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
                              'if it has neither (default: the environment variable DATA_PATH, or ' + default_path + ')')
+    parser.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or cuda:N (default: cuda if there is one)')
+
+
+def add_data_flags(parser, default_path, default_dataset, default_count):
+    add_place_flags(parser, default_path)
     parser.add_argument('--dataset', choices=list(utils.DATASETS), default=argparse.SUPPRESS,
                         help=f'the data set, never replaced by another (default: {default_dataset})')
     parser.add_argument('--n-test', metavar='N', type=count, default=argparse.SUPPRESS,
                         help=f'how many test images, a number or "all" (default: {default_count})')
-    parser.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or cuda:N (default: cuda if there is one)')
 
 
 def training_parser(description, system, latent_dim):
@@ -144,7 +148,8 @@ def build_model(config):
     if config['system'] == 'vad':
         return models.VariationalAutoDecoder(config['dist'], *size, seed=seed)
     if config['system'] == 'ae':
-        return models.AutoEncoder(config['encoder'], *size)
+        options = {name: config[name] for name in ('architecture', 'dropout') if name in config}
+        return models.AutoEncoder(config['encoder'], *size, **options)
     return models.VariationalAutoEncoder(config['encoder'], config['dist'], *size, seed=seed)
 
 
@@ -157,6 +162,25 @@ def load_model(state, device):
         raise utils.UserError(f'the checkpoint does not fit this version of the program '
                               f'({str(error).splitlines()[0]}); train the run again') from None
     return model.eval().requires_grad_(False)
+
+
+def open_finished(run, given):
+    """The checkpoint's state of the finished run in the folder run, and its model, on the device given.get('device').
+
+    UserError: there is none.
+    """
+    if not run.is_dir():
+        raise utils.UserError(f'expected a run folder, got {run}, which {"is a file" if run.exists() else "does not exist"}; '
+                              f'first run: python train_vad.py --run-dir {run}')
+    if not utils.is_whole(run):
+        raise utils.UserError(f'expected a finished run in {run}, got '
+                              + ('an unfinished one; finish it with --resume' if (run / 'checkpoint.pt').exists()
+                                 else 'none; first run: python train_vad.py'))
+    device = utils.pick_device(given.get('device'))
+    state = utils.load_checkpoint(run / 'checkpoint.pt', device)
+    if state.get('stage') != 'trained':
+        raise utils.UserError(f'expected a finished run in {run}, got the checkpoint of an unfinished one; train it again')
+    return state, load_model(state, device)
 
 
 def new_model(run):
@@ -269,23 +293,33 @@ def close_run(run, results):
     print(f'pictures and figures: {run.run_dir / "report.html"}')
 
 
-def train(system, args):
-    """Train, grade and draw one run of a decoder with latents: everything that its script does after reading its flags."""
-    run = open_run(system, args, lr=models.DECODERS[args.decoder].lr)
+def train(system, args, **config):
+    """Train, grade and draw one run of a decoder with latents: everything that its script does after reading its flags.
+
+    config: more entries of the configuration. With `patience` among them the last tenth of the training images is held
+    out, and their loss decides when to stop; else the curve of losses is that of the test images, and decides nothing.
+    """
+    run = open_run(system, args, lr=models.DECODERS[args.decoder].lr, **config)
     if run is None:
         return
     model = new_model(run)
+    train_set, validation = run.train_set, run.test_set if model.encoder else None
+    if 'patience' in run.config:
+        train_set, validation = training.hold_out(run.train_set)
     with interruptible(run):
         if run.state and run.state['stage'] == 'trained':
             state, model = run.state, load_model(run.state, run.device)
             seconds = sum(m['seconds'] for m in training.read_metrics(run.folder))
         else:
-            state, seconds = training.fit(model, run.train_set, run.config, run.folder, resume=run.state,
-                                          validation=run.test_set if model.encoder else None)
+            state, seconds = training.fit(model, train_set, run.config, run.folder, resume=run.state, validation=validation)
         graded, test_latents = grading.grade(model, state, run.test_set)
-        results = {**graded, **grading.grade_training(model, state, run.train_set), 'train_seconds': round(seconds, 1),
+        results = {**graded, **grading.grade_training(model, state, train_set), 'train_seconds': round(seconds, 1),
                    'parameters': sum(p.numel() for p in model.parameters())}
-        pictures.draw(run.folder, model, state, run.train_set, run.test_set, test_latents, run.classes)
+        if 'patience' in run.config:
+            results.update(n_held_out=len(validation), best_epoch=state['best_epoch'])
+        if run.config.get('prune'):
+            results['zero_weights'] = training.zero_weights(model)
+        pictures.draw(run.folder, model, state, train_set, run.test_set, test_latents, run.classes)
         pictures.save_losses(training.read_metrics(run.folder), run.folder / 'loss.png')
     close_run(run, results)
 

@@ -28,20 +28,9 @@ def grade_run(run, args):
 
     UserError: it cannot be graded.
     """
-    if not run.is_dir():
-        raise utils.UserError(f'expected a run folder, got {run}, which {"is a file" if run.exists() else "does not exist"}; '
-                              f'first run: python train_vad.py --run-dir {run}')
-    if not utils.is_whole(run):
-        raise utils.UserError(f'expected a finished run in {run}, got '
-                              + ('an unfinished one; finish it with --resume' if (run / 'checkpoint.pt').exists()
-                                 else 'none; first run: python train_vad.py'))
     given = vars(args)
-    device = utils.pick_device(given.get('device'))
-    state = utils.load_checkpoint(run / 'checkpoint.pt', device)
-    if state.get('stage') != 'trained':
-        raise utils.UserError(f'expected a finished run in {run}, got the checkpoint of an unfinished one; train it again')
+    state, model = commands.open_finished(run, given)
     config = state['config']
-    model = commands.load_model(state, device)
     data_path = given.get('data_path', utils.read_json(run / 'config.json').get('data_path', 'dataset'))
     try:
         _, test, source = utils.load_data(data_path, given.get('dataset', config['dataset']), n_train=1,

@@ -193,13 +193,94 @@ class LSTMEncoder(nn.Module):
         return self.head(state[0])                                                 # [B, K]
 
 
+# ------------------------------------------------------------------------------- an encoder and its mirror image
+
+# Document 002's auto-encoder: three convolutions of kernel 3, stride 2 and padding 1 (28 -> 14, 7, 4), and two linear
+# layers, the second of which gives the code. The widths are ours.
+ARCHITECTURE = {'convolutions': [{'channels': c, 'kernel': 3, 'stride': 2, 'padding': 1} for c in (32, 64, 128)],
+                'linear': [256]}   # widths of the linear layers before the code's
+
+
+def map_sizes(architecture, shape):
+    """(C, H, W) of the image and of the map after each convolution.
+
+    ValueError: a convolution that is wider than its padded input.
+    """
+    sizes = [channels_first(shape)]
+    for i, layer in enumerate(architecture['convolutions']):
+        kernel, stride, padding = layer['kernel'], layer['stride'], layer['padding']
+        height, width = sizes[-1][1:]
+        if min(height, width) + 2 * padding < kernel:
+            raise ValueError(f'expected images that are large enough for all convolutions of the auto-encoder, got a map of '
+                             f'{height} x {width} for kernel {kernel} and padding {padding} of layer {i + 1}; use --encoder mlp')
+        sizes.append((layer['channels'], *((side + 2 * padding - kernel) // stride + 1 for side in (height, width))))
+    return sizes
+
+
+def group_norm(channels):
+    """In groups of 8 channels, where they make whole groups; else in one."""
+    return nn.GroupNorm(channels // 8 if channels % 8 == 0 else 1, channels)
+
+
+class StackEncoder(nn.Module):
+    """The convolutions and linear layers of an architecture, and a linear layer to the outputs.
+
+    architecture: as ARCHITECTURE. dropout: of the hidden layers' outputs. ValueError: images too small for it.
+    """
+
+    def __init__(self, outputs, shape, architecture=ARCHITECTURE, dropout=0.0):
+        super().__init__()
+        sizes, layers = map_sizes(architecture, shape), []
+        self.channels = sizes[0][0]
+        for (c_in, *_), (c_out, *_), layer in zip(sizes, sizes[1:], architecture['convolutions']):
+            layers += [nn.Conv2d(c_in, c_out, layer['kernel'], layer['stride'], layer['padding']), group_norm(c_out), nn.GELU(),
+                       nn.Dropout(dropout)]
+        layers.append(nn.Flatten())
+        widths = [math.prod(sizes[-1]), *architecture['linear']]
+        for n_in, n_out in zip(widths, widths[1:]):
+            layers += [nn.Linear(n_in, n_out), nn.GELU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x):
+        return self.layers(x.view(len(x), self.channels, *x.shape[-2:]))           # [B, K]
+
+
+class MirrorDecoder(nn.Module):
+    """The layers of StackEncoder in the opposite order, transposed: each gives a map of the size that its counterpart took.
+
+    A stride maps several sizes to one; the output padding, the remainder of that division, tells which it was.
+    """
+    lr = 4e-3
+
+    def __init__(self, latent_dim, shape, architecture=ARCHITECTURE, dropout=0.0):
+        super().__init__()
+        sizes = map_sizes(architecture, shape)
+        self.shape, self.map = shape, sizes[-1]
+        widths, layers = [*architecture['linear'][::-1], math.prod(sizes[-1])], []
+        self.stem = nn.Linear(latent_dim, widths[0])
+        for n_in, n_out in zip(widths, widths[1:]):
+            layers += [nn.GELU(), nn.Dropout(dropout), nn.Linear(n_in, n_out)]
+        self.linear, layers = nn.Sequential(*layers), []
+        for (c_in, *_), (c_out, *target), layer in zip(sizes[:0:-1], sizes[-2::-1], architecture['convolutions'][::-1]):
+            kernel, stride, padding = layer['kernel'], layer['stride'], layer['padding']
+            remainder = [(side + 2 * padding - kernel) % stride for side in target]
+            layers += [group_norm(c_in), nn.GELU(), nn.Dropout(dropout),
+                       nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, output_padding=remainder)]
+        self.up = nn.Sequential(*layers)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, code):
+        return self.up(self.linear(self.stem(code)).view(-1, *self.map)).view(-1, *self.shape)   # [B, *shape]
+
+
 # An encoder is a module ENCODER(outputs, shape) that takes images [B, *shape] in 0-1 to their latents [B, K], K = outputs.
 # A decoder is a module DECODER(latent_dim, shape) that takes codes [B, D] to logits [B, *shape], names its first linear
 # layer `stem`, and knows the peak learning rate that suits it, `lr`. ValueError: it cannot make images of that shape.
 # To add one, write it above and enter it here: the command line, the checkpoints and the tests read this table.
 DECODERS = {'groupnorm': GroupNormDecoder, 'dcgan4x4': DCGAN4x4Decoder, 'dcgan7x7': DCGAN7x7Decoder,
-            'conv6': Conv6Decoder, 'mlp': MLPDecoder, 'conv64': Conv64Decoder}
-ENCODERS = {'mlp': MLPEncoder, 'conv': ConvEncoder, 'lstm': LSTMEncoder}
+            'conv6': Conv6Decoder, 'mlp': MLPDecoder, 'conv64': Conv64Decoder, 'mirror': MirrorDecoder}
+ENCODERS = {'mlp': MLPEncoder, 'conv': ConvEncoder, 'lstm': LSTMEncoder, 'conv3': StackEncoder}
 
 
 def choose(table, what, name):
@@ -211,16 +292,17 @@ def choose(table, what, name):
 class AutoDecoder(nn.Module):
     """Latent vectors to images: model(latents [B, D]) -> [B, 28, 28] in 0-255.
 
-    decoder: a name in DECODERS. shape: of an image. ValueError: no such decoder, or not for that shape.
+    decoder: a name in DECODERS. shape: of an image. options: for the decoder, where it has any. ValueError: no such
+    decoder, or not for that shape.
     """
     dist = None
     params_per_dim = 1   # P
 
-    def __init__(self, latent_dim, decoder='groupnorm', shape=SHAPE):
+    def __init__(self, latent_dim, decoder='groupnorm', shape=SHAPE, **options):
         super().__init__()
         self.latent_dim, self.shape = latent_dim, tuple(shape)
         self.encoder = None   # a module in the models that have one
-        self.decoder = choose(DECODERS, 'decoder', decoder)(latent_dim, self.shape)
+        self.decoder = choose(DECODERS, 'decoder', decoder)(latent_dim, self.shape, **options)
         # Added to the logits. Started at the mean training image, it leaves the decoder the differences
         # between images, and no seed starts on the plateau where all images are black.
         self.pixel_bias = nn.Parameter(torch.zeros(self.shape))
@@ -337,13 +419,13 @@ class VariationalAutoDecoder(AutoDecoder):
 class AutoEncoder(AutoDecoder):
     """An auto-decoder whose latents come from an encoder.
 
-    encoder: a name in ENCODERS.
+    encoder: a name in ENCODERS. options: `architecture` and `dropout`, for encoder conv3 and decoder mirror only.
     """
 
-    def __init__(self, encoder, latent_dim, decoder='groupnorm', shape=SHAPE):
-        super().__init__(latent_dim, decoder, shape)
+    def __init__(self, encoder, latent_dim, decoder='groupnorm', shape=SHAPE, **options):
+        super().__init__(latent_dim, decoder, shape, **options)
         # Codes of mean 0 and variance 1, so that draws of N(0, 1) resemble them.
-        self.encoder = nn.Sequential(choose(ENCODERS, 'encoder', encoder)(latent_dim, self.shape),
+        self.encoder = nn.Sequential(choose(ENCODERS, 'encoder', encoder)(latent_dim, self.shape, **options),
                                      nn.BatchNorm1d(latent_dim, affine=False))
 
 

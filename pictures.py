@@ -3,7 +3,9 @@ import base64
 import html
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
+from sklearn.decomposition import PCA
 
 import grading
 import utils
@@ -18,6 +20,7 @@ CAPTIONS = {
     'magnitudes.png': 'The all-zeros and the all-ones vector, and test latents scaled to 0.5, 1 and 1.5 of their length.',
     'tsne_train.png': 'Training latents (codes of the posterior means), mapped to the plane by t-SNE.',
     'tsne_test.png': 'Test latents, mapped likewise.',
+    'codes.png': 'Codes of the test images in the plane, on their two principal components and by t-SNE.',
     'loss.png': 'Negative ELBO and its two terms, means over each epoch.',
 }
 
@@ -48,6 +51,20 @@ def save_losses(metrics, file_name):
         ax.grid(alpha=0.3)
     fig.tight_layout()
     fig.savefig(file_name, dpi=100)
+    plt.close(fig)
+
+
+def save_codes(dataset, codes, file_name):
+    """The map by the codes' two principal components beside that by t-SNE. codes: [N, D] of the images of dataset."""
+    points = codes.cpu().numpy()[:utils.TSNE_POINTS]
+    flat = PCA(min(2, *points.shape)).fit_transform(points)                        # [N, 2]; [N, 1] of one-dimensional codes
+    flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+    fig, axes = plt.subplots(1, 2, figsize=(14, 6))
+    for ax, title, plane in zip(axes, ('principal components', 't-SNE'), (flat, utils.tsne(points))):
+        utils.scatter_classes(ax, dataset, plane)
+        ax.set(title=title, xticks=[], yticks=[])
+    axes[1].legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    fig.savefig(file_name, dpi=100, bbox_inches='tight')
     plt.close(fig)
 
 
@@ -90,6 +107,8 @@ def draw(folder, model, state, train, test, test_latents, classes):
                   + [(f'x {m}', reconstruct(m * test_latents[:n])) for m in (0.5, 1, 1.5)], folder / 'magnitudes.png', n)
     utils.plot_tsne(train, model.code(model.mean(latents)), folder / 'tsne_train.png', 't-SNE of the training latents')
     utils.plot_tsne(test, model.code(model.mean(test_latents)), folder / 'tsne_test.png', 't-SNE of the test latents')
+    if model.encoder and not model.dist:
+        save_codes(test, model.mean(test_latents), folder / 'codes.png')
 
 
 PAGE = '''<!doctype html>

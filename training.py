@@ -17,8 +17,10 @@ import time
 
 import numpy as np
 import torch
+import torch.nn as nn
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
+from torch.nn.utils import prune
 from tqdm import tqdm
 
 import utils
@@ -271,13 +273,33 @@ class InterruptFlag:
         signal.signal(signal.SIGINT, self.previous)
 
 
+def hold_out(dataset):
+    """The images to train on, and the last tenth, held out: two ImageDatasets. UserError: fewer than two images."""
+    n = len(dataset) - max(1, len(dataset) // 10)
+    if n < 1:
+        raise utils.UserError('expected two training images or more, to hold some out for --patience, got 1; use a larger --n-train')
+    return tuple(utils.ImageDataset(dataset.X[part], dataset.y[part], dataset.name) for part in (slice(n), slice(n, None)))
+
+
+def prunable(model):
+    return [module for module in model.modules() if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d))]
+
+
+def zero_weights(model):
+    """Fraction of the weights of linear layers and convolutions that are 0 (biases do not count)."""
+    weights = [module.weight for module in prunable(model)]
+    return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
+
+
 class Trainer:
-    """Everything that a step changes: model, table (if no encoder is in its place), their optimisers, the steps done."""
+    """Everything that a step changes: model, table (if no encoder is in its place), their optimisers, the steps done;
+    and the best weights so far, where early stopping (`patience` in config) looks for them."""
 
     def __init__(self, model, images, config):
         self.model, self.images, self.config = model, images, config
         start_pixel_bias(model, images)
-        self.adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True)
+        self.adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True,
+                                     weight_decay=config.get('weight_decay', 0), decoupled_weight_decay=True)
         self.table = None
         if not model.encoder:
             self.table = start_latents(model, images, config['obs_std'])          # [5n, K]
@@ -286,13 +308,18 @@ class Trainer:
         self.steps_per_epoch = math.ceil((1 + COPIES_PER_EPOCH) * images.n / config['batch_size'])
         self.total_steps = self.steps_per_epoch * config['epochs']
         self.history = torch.zeros(self.steps_per_epoch, 2, device=model.pixel_bias.device)   # this epoch: reconstruction, KL
+        self.pruning_step = config['epochs'] // 2 * self.steps_per_epoch if config.get('prune') else None
+        self.best = {'epoch': 0, 'loss': math.inf}
 
     def state_dict(self):
         table = {} if self.table is None else {'table': self.table, 'table_adam': self.table_adam.state_dict()}
         return {'stage': 'training', 'config': self.config, 'step': self.step_number, **table,
-                'model': self.model.state_dict(), 'adam': self.adam.state_dict(), 'history': self.history}
+                'model': self.model.state_dict(), 'adam': self.adam.state_dict(), 'history': self.history, 'best': self.best}
 
     def load_state_dict(self, state):
+        if self.pruning_step is not None and state['step'] > self.pruning_step:
+            self.prune()   # gives the modules their masks; which weights those hide is in the state
+        self.best = state['best']
         self.model.load_state_dict(state['model'])
         self.adam.load_state_dict(state['adam'])
         if self.table is not None:
@@ -304,6 +331,11 @@ class Trainer:
     def step(self, rows):
         """One step of model and latents on the images in rows, int64 [B]."""
         config, step, x = self.config, self.step_number, self.images[rows]
+        if step == self.pruning_step:
+            self.prune()
+        if config.get('dropout'):
+            # Which outputs are dropped is a function of seed and step, like all other noise here.
+            torch.manual_seed(config['seed'] * 1_000_003 + step)
         factor = one_cycle(step, self.total_steps, warm_up=0.1)
         for group in self.adam.param_groups:
             group['lr'] = config['lr'] * factor
@@ -320,6 +352,33 @@ class Trainer:
             self.table_adam.step(rows, params.grad.flatten(1) * len(rows), config['latent_lr'] * factor)
         self.history[step % self.steps_per_epoch] = torch.stack([reconstruction.detach().mean(), kl.detach().mean()])
         self.step_number += 1
+
+    def prune(self):
+        """Set the smallest weights of every layer to 0, and keep them there: torch's `weight` is now `weight_orig`, which
+        Adam goes on to move, times `weight_mask`. Layer by layer: weights of wide layers are small, but not idle."""
+        for module in prunable(self.model):
+            prune.l1_unstructured(module, 'weight', self.config['prune'])
+
+    def look(self, validation_loss):
+        """At an epoch's end: keep the weights if they are the best so far by more than min_delta."""
+        epoch = self.step_number // self.steps_per_epoch
+        pruned = self.pruning_step is None or self.step_number > self.pruning_step   # or the best might have all weights
+        if pruned and validation_loss < self.best['loss'] - self.config['min_delta']:
+            weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {'epoch': epoch, 'loss': validation_loss, 'model': weights}
+
+    def done(self):
+        epoch = self.step_number // self.steps_per_epoch
+        stopped = self.best['epoch'] and epoch - self.best['epoch'] >= self.config['patience']
+        return self.step_number >= self.total_steps or bool(stopped)
+
+    def finish(self):
+        """The weights that training ends with: the best, where it looked for them, and pruned ones as plain zeros."""
+        if self.best['epoch']:
+            self.model.load_state_dict(self.best['model'])
+        if self.pruning_step is not None:
+            for module in prunable(self.model):
+                prune.remove(module, 'weight')
 
     def check_finite(self):
         """Mean reconstruction and KL of this epoch's steps so far. NotFinite names the first bad step."""
@@ -354,7 +413,8 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
     """Train model and latents; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
 
     resume: the checkpoint state to go on from. validation: a data set whose loss is measured after every epoch, for a
-    model with an encoder. Returns the final checkpoint's state, and the seconds of training
+    model with an encoder. With `patience` in config, training stops after so many epochs in which that loss did not fall
+    by more than `min_delta` nats, and its best weights are kept. Returns the final checkpoint's state, and the seconds of training
     (of what came before a resume, the whole epochs).
     On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
     NotFinite: the loss was not; the last checkpoint is left as it is.
@@ -374,7 +434,7 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
     model.train()
     bar = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None, leave=False, unit='step')
     with bar as progress, InterruptFlag() as interrupt:
-        while trainer.step_number < trainer.total_steps:
+        while not trainer.done():
             epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
             order = epoch_order(images.n, config['seed'], epoch, device).split(config['batch_size'])
             for rows in order[position:]:
@@ -392,6 +452,8 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
                         'reconstruction': reconstruction, 'kl': kl}
                 if validation:
                     line.update(validate(model, validation, config))
+                if 'patience' in config:
+                    trainer.look(line['validation_loss'])
                 metrics.append({**line, 'seconds': round(time.perf_counter() - started, 3)})
                 with open(metrics_path, 'a') as file:
                     file.write(json.dumps(metrics[-1]) + '\n')
@@ -399,11 +461,14 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
             utils.save_checkpoint(checkpoint_path, trainer.state_dict())
             if interrupt.raised:
                 raise KeyboardInterrupt
+    trainer.finish()
     model.requires_grad_(False)
     if model.encoder:
         state = {'latents': encode(model, images, torch.arange(images.n, device=device))}
     else:
         state = settle_latents(trainer)
+    if 'patience' in config:
+        state['best_epoch'] = trainer.best['epoch']
     state = {'stage': 'trained', 'config': config, 'model': model.state_dict(), **state, 'labels': dataset.y}
     utils.save_checkpoint(checkpoint_path, state)
     return state, sum(m['seconds'] for m in metrics) + time.perf_counter() - started

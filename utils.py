@@ -200,22 +200,31 @@ def create_dataloaders(data_path='dataset', **dl_args):
 
 # --------------------------------------------------------------------------- the course's picture helpers
 
-def plot_tsne(dataset, latents, file_name, plot_title='t-SNE of the latents'):
-    """Write a t-SNE map (van der Maaten and Hinton, 2008) of latents [N, D], coloured by the classes of dataset.
+TSNE_POINTS = 2000   # that a map shows: more hide each other, and take minutes
 
-    Of more than 2,000 latents the first 2,000 are drawn: more points hide each other, and take minutes.
-    """
+
+def tsne(points):
+    """Places in the plane [N, 2] by t-SNE (van der Maaten and Hinton, 2008) for points [N, D]; of one point, the origin."""
     from sklearn.manifold import TSNE
-    points = torch.as_tensor(latents).detach().cpu().flatten(1).numpy()[:2000]
-    labels = torch.as_tensor(dataset.y)[:len(points)].cpu().numpy()
+    if len(points) == 1:
+        return np.zeros((1, 2))
+    return TSNE(2, perplexity=min(30, (len(points) - 1) / 3), init='pca' if points.shape[1] > 1 else 'random',
+                random_state=0).fit_transform(points)
+
+
+def scatter_classes(ax, dataset, flat):
+    """Draw places [N, 2] of the first N images of dataset, coloured and labelled by class."""
+    labels = torch.as_tensor(dataset.y)[:len(flat)].cpu().numpy()
+    for label in np.unique(labels):
+        name = dataset.classes[label] if hasattr(dataset, 'classes') else str(label)
+        ax.scatter(*flat[labels == label].T, s=12, color=plt.cm.tab10(label % 10), label=name)
+
+
+def plot_tsne(dataset, latents, file_name, plot_title='t-SNE of the latents'):
+    """Write a t-SNE map of latents [N, D], of the first TSNE_POINTS of them, coloured by the classes of dataset."""
     fig, ax = plt.subplots(figsize=(8, 7))
-    if len(points) > 1:
-        flat = TSNE(2, perplexity=min(30, (len(points) - 1) / 3), init='pca' if points.shape[1] > 1 else 'random',
-                    random_state=0).fit_transform(points)
-        for label in np.unique(labels):
-            name = dataset.classes[label] if hasattr(dataset, 'classes') else str(label)
-            ax.scatter(*flat[labels == label].T, s=12, color=plt.cm.tab10(label % 10), label=name)
-        ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    scatter_classes(ax, dataset, tsne(torch.as_tensor(latents).detach().cpu().flatten(1).numpy()[:TSNE_POINTS]))
+    ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     ax.set(title=plot_title, xticks=[], yticks=[])
     fig.savefig(file_name, dpi=100, bbox_inches='tight')
     plt.close(fig)
