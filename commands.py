@@ -203,6 +203,17 @@ def choose_folder(run_dir):
     return new if utils.is_whole(run_dir) else run_dir
 
 
+def choose_collection(folder, *patterns):
+    """Make the folder of several runs, or go on in it. UserError: it holds what matches none of the patterns."""
+    if folder.exists() and not folder.is_dir():
+        raise utils.UserError(f'expected --run-dir to be a folder, got the file {folder}')
+    others = [path.name for path in folder.iterdir() if not any(map(path.match, patterns))] if folder.exists() else []
+    if others:
+        raise utils.UserError(f'expected --run-dir to be a new folder or one of the same command, got {folder}, which holds '
+                              f'{min(others)}; name another')
+    folder.mkdir(parents=True, exist_ok=True)
+
+
 def check_same_config(state, config, folder):
     saved = state.get('config', {})
     differences = [f'{k} {saved.get(k)} (now {config.get(k)})' for k in {**saved, **config} if saved.get(k) != config.get(k)]

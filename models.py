@@ -416,6 +416,19 @@ class VariationalAutoDecoder(AutoDecoder):
 
 # ------------------------------------------------------------------------------------- models with an encoder
 
+class Standardise(nn.BatchNorm1d):
+    """Codes [B, D] of mean 0 and variance 1, so that draws of N(0, 1) resemble them: batch normalisation without weights.
+    A batch of one image, which the last of an epoch may be, has no variance, and takes the running one."""
+
+    def __init__(self, latent_dim):
+        super().__init__(latent_dim, affine=False)
+
+    def forward(self, codes):
+        if len(codes) > 1 or not self.training:
+            return super().forward(codes)
+        return F.batch_norm(codes, self.running_mean, self.running_var)
+
+
 class AutoEncoder(AutoDecoder):
     """An auto-decoder whose latents come from an encoder.
 
@@ -424,9 +437,8 @@ class AutoEncoder(AutoDecoder):
 
     def __init__(self, encoder, latent_dim, decoder='groupnorm', shape=SHAPE, **options):
         super().__init__(latent_dim, decoder, shape, **options)
-        # Codes of mean 0 and variance 1, so that draws of N(0, 1) resemble them.
         self.encoder = nn.Sequential(choose(ENCODERS, 'encoder', encoder)(latent_dim, self.shape, **options),
-                                     nn.BatchNorm1d(latent_dim, affine=False))
+                                     Standardise(latent_dim))
 
 
 class VariationalAutoEncoder(VariationalAutoDecoder):

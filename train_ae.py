@@ -6,10 +6,10 @@
     python train_ae.py --tune 10                                   # search the architecture
 """
 import argparse
-from pathlib import Path
 
 import commands
 import models
+import sweep
 import utils
 
 
@@ -68,11 +68,13 @@ def main():
     if 'patience' in given:
         config.update(patience=args.patience, min_delta=given.get('min_delta', 0.0))
     if 'sweep' in given:
-        import sweep
-        sweep.sweep(args, config)
+        sweep.run(args, config)
     elif 'tune' in given:
-        import tune
-        tune.tune(args, config)
+        try:
+            import tune   # here: nothing else needs Optuna
+        except ModuleNotFoundError as error:
+            raise utils.UserError(f'expected Optuna for --tune, got {error}; first: pip install optuna') from None
+        tune.run(args, config)
     else:
         commands.train('ae', args, **config)
 

@@ -357,7 +357,8 @@ class Trainer:
         """Set the smallest weights of every layer to 0, and keep them there: torch's `weight` is now `weight_orig`, which
         Adam goes on to move, times `weight_mask`. Layer by layer: weights of wide layers are small, but not idle."""
         for module in prunable(self.model):
-            prune.l1_unstructured(module, 'weight', self.config['prune'])
+            # Scores in the plain layout: torch's choice of the smallest cannot read channels-last weights.
+            prune.l1_unstructured(module, 'weight', self.config['prune'], module.weight.detach().abs().contiguous())
 
     def look(self, validation_loss):
         """At an epoch's end: keep the weights if they are the best so far by more than min_delta."""

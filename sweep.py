@@ -1,0 +1,67 @@
+"""Auto-encoders with codes of several sizes, and their losses beside those of PCA: train_ae.py --sweep."""
+import argparse
+import shutil
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from sklearn.decomposition import PCA
+
+import commands
+import grading
+import utils
+
+
+def pca_losses(train_set, test_set, sizes):
+    """The course's loss of the test images, in batches of 64, by PCA of the training images with each of sizes: floats."""
+    x, x_test = (dataset.X.flatten(1).numpy() for dataset in (train_set, test_set))         # [N, 784] in 0-255
+    pca = PCA(min(max(sizes), *x.shape)).fit(x)
+    scores = pca.transform(x_test)
+    losses = []
+    for size in sizes:
+        decoded = torch.as_tensor(scores[:, :size] @ pca.components_[:size] + pca.mean_)    # [N, 784]
+        pairs = zip(torch.as_tensor(x_test).split(grading.GRADE_BATCH), decoded.split(grading.GRADE_BATCH))
+        losses.append(float(torch.stack([grading.reconstruction_loss(*pair) for pair in pairs]).mean()))
+    return losses
+
+
+def draw_losses(rows, file_name):
+    """rows: those of sweep.json."""
+    fig, ax = plt.subplots(figsize=(7, 5))
+    for name, label in (('pca_loss', 'PCA'), ('test_loss', 'auto-encoder'), ('train_loss', 'auto-encoder, training images')):
+        ax.plot([row['latent_dim'] for row in rows], [row[name] for row in rows], marker='o', label=label)
+    ax.set(xlabel='dimensions of the code', ylabel='reconstruction loss', xticks=[row['latent_dim'] for row in rows])
+    ax.grid(alpha=0.3)
+    ax.legend()
+    fig.savefig(file_name, dpi=100, bbox_inches='tight')
+    plt.close(fig)
+
+
+def run(args, config):
+    """A run for each size in args.sweep, in args.run_dir/dNN; then pictures, sweep.json and a table.
+
+    config: entries of the runs' configuration besides the flags. Finished sizes are not done again.
+    """
+    folder = vars(args).get('run_dir', Path('runs/ae-sweep'))
+    commands.choose_collection(folder, 'd[0-9]*', 'tsne_d[0-9]*.png*', 'sweep.*')
+    rows = []
+    for size in args.sweep:
+        run_dir = folder / f'd{size:02d}'
+        resume = args.resume and run_dir.exists() or utils.is_whole(run_dir)
+        flags = argparse.Namespace(**{**vars(args), 'latent_dim': size, 'run_dir': run_dir, 'resume': resume})
+        commands.train('ae', flags, **config)
+        results = utils.read_json(run_dir / 'results.json')
+        rows.append({name: results[name] for name in ('latent_dim', 'test_loss', 'train_loss', 'knn_accuracy', 'train_seconds')})
+        utils.write_atomically(folder / f'tsne_d{size:02d}.png', lambda path: shutil.copy(run_dir / 'tsne_test.png', path))
+    given = vars(args)
+    train_set, test_set, _ = utils.load_data(given.get('data_path', 'dataset'), given.get('dataset'), given.get('n_train'),
+                                             given.get('n_test'))
+    for row, loss in zip(rows, pca_losses(train_set, test_set, args.sweep)):
+        row['pca_loss'] = loss
+    draw_losses(rows, folder / 'sweep.png')
+    utils.write_json(folder / 'sweep.json', {'seed': args.seed, 'sizes': rows})
+    print('\nlatent_dim  train_loss  test_loss  PCA, same size  knn_accuracy  train_seconds')
+    for row in rows:
+        print(f'{row["latent_dim"]:10d}  {row["train_loss"]:10.4f}  {row["test_loss"]:9.4f}  {row["pca_loss"]:14.4f}  '
+              f'{row["knn_accuracy"]:12.4f}  {row["train_seconds"]:13.1f}')
+    print(f'pictures and figures: {folder / "sweep.png"}, {folder / "sweep.json"}')
