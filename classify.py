@@ -96,9 +96,8 @@ def main():
     codes, labels, test_codes, test, seed = codes_and_labels(args.run, args)
     classes = len(test.classes)
     weight_decay = choose_weight_decay(codes, labels, classes, seed)
-    with torch.enable_grad():
-        heads = {'three layers (64, 288)': fit_deep(codes, labels, classes, weight_decay, seed),
-                 'one layer': fit_linear(codes, labels, classes)}
+    heads = {'three layers (64, 288)': fit_deep(codes, labels, classes, weight_decay, seed),
+             'one layer': fit_linear(codes, labels, classes)}
     with torch.no_grad():
         predictions = {name: head(test_codes).argmax(1) for name, head in heads.items()}
     for name, classifier in (('logistic regression', LogisticRegression(max_iter=2000)),

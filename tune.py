@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import optuna
+import sqlalchemy.exc   # of Optuna's storage
 import torch
 
 import commands
@@ -56,8 +57,8 @@ def open_study(folder, config):
         study = optuna.create_study(storage=f'sqlite:///{folder / "study.db"}', study_name='tune', load_if_exists=True)
         commands.check_same_config({'config': study.user_attrs.get('config', config)}, config, folder)
         study.set_user_attr('config', config)
-    except optuna.exceptions.StorageInternalError as error:
-        reason = str(error.__cause__ or error).splitlines()[0]
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
         raise utils.UserError(f'expected a study of Optuna in {folder / "study.db"}, got: {reason}; delete the file') from None
     return study
 
