@@ -73,7 +73,8 @@ def codes_and_labels(run, args):
     state, model = commands.open_finished(run, given)
     config = state['config']
     if not model.encoder:
-        raise utils.UserError(f'expected a run with an encoder in {run}, got one of {config["system"]}; first: python train_ae.py')
+        raise utils.UserError(f'expected a run with an encoder in {run}, got one of {config["system"]}; first: '
+                              f'python train_ae.py')
     data_path = given.get('data_path', utils.read_json(run / 'config.json').get('data_path', 'dataset'))
     _, test, _ = utils.load_data(data_path, config['dataset'], n_train=1, n_test=config['n_test'])
     if test.checksum() != config['test_checksum']:
@@ -81,7 +82,8 @@ def codes_and_labels(run, args):
                               f'with --data-path')
     codes, labels = model.mean(state['latents']).cpu(), state['labels'].cpu()
     if len(labels.unique()) < 2:
-        raise utils.UserError(f'expected training images of two classes or more in {run}, got one; train it with a larger --n-train')
+        raise utils.UserError(f'expected training images of two classes or more in {run}, got one; train it with a larger '
+                              f'--n-train')
     test_codes = model.mean(grading.fit_test_latents(model, state, test)).cpu()
     shift, scale = codes.mean(0), codes.std(0).clamp_min(1e-6)   # of a VAE's means, which vary less than its prior
     return (codes - shift) / scale, labels, (test_codes - shift) / scale, test, config['seed']

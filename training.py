@@ -277,7 +277,8 @@ def hold_out(dataset):
     """The images to train on, and the last tenth, held out: two ImageDatasets. UserError: fewer than two images."""
     n = len(dataset) - max(1, len(dataset) // 10)
     if n < 1:
-        raise utils.UserError('expected two training images or more, to hold some out for --patience, got 1; use a larger --n-train')
+        raise utils.UserError('expected two training images or more, to hold some out for --patience, got 1; use a larger '
+                              '--n-train')
     return tuple(utils.ImageDataset(dataset.X[part], dataset.y[part], dataset.name) for part in (slice(n), slice(n, None)))
 
 
@@ -415,8 +416,8 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
 
     resume: the checkpoint state to go on from. validation: a data set whose loss is measured after every epoch, for a
     model with an encoder. With `patience` in config, training stops after so many epochs in which that loss did not fall
-    by more than `min_delta` nats, and its best weights are kept. Returns the final checkpoint's state, and the seconds of training
-    (of what came before a resume, the whole epochs).
+    by more than `min_delta` nats, and its best weights are kept.
+    Returns the final checkpoint's state, and the seconds of training (of what came before a resume, the whole epochs).
     On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
     NotFinite: the loss was not; the last checkpoint is left as it is.
     """

@@ -114,7 +114,8 @@ def print_trial(trial):
     if trial.state.name == 'PRUNED':
         print(f'{trial.number:5d}  {"-":>13s}  {"-":>7s}  {trial.user_attrs["reason"]}')
     else:
-        print(f'{trial.number:5d}  {trial.value:13.2f}  {trial.user_attrs["seconds"]:7.1f}  {json.dumps(trial.user_attrs["config"])}')
+        print(f'{trial.number:5d}  {trial.value:13.2f}  {trial.user_attrs["seconds"]:7.1f}  '
+              f'{json.dumps(trial.user_attrs["config"])}')
 
 
 def best_trial(study):

@@ -173,7 +173,7 @@ def test_a_run_with_all_regularisers(command, csv_dir, tmp_path):  # noqa: F811
     (['--prune', 'half'], "invalid number value: 'half'"),
     (['--patience', '0'], 'from 1 to'),
     (['--min-delta', '1'], 'expected --min-delta together with --patience'),
-    (['--dropout', '0.1', '--encoder', 'lstm'], 'expected --encoder conv3 and --decoder mirror for --dropout and --tune, got lstm'),
+    (['--dropout', '0.1', '--encoder', 'lstm'], 'and --decoder mirror for --dropout and --tune, got lstm'),
     (['--tune', '2', '--decoder', 'mlp'], 'got conv3 and mlp; leave out one or the other'),
     (['--sweep', '2,x'], 'list of latent sizes (as in 2,4,8)'),
     (['--sweep', '2,2'], 'expected different latent sizes, got 2,2'),
@@ -300,7 +300,8 @@ def test_classifiers_of_the_codes(command, ae_run):  # noqa: F811
 
 def test_classifiers_of_a_vaes_posterior_means(command, csv_dir, tmp_path):  # noqa: F811
     folder = tmp_path / 'vae'
-    status, _, err = command(train_vae, '--data-path', csv_dir, '--run-dir', folder, *FLAGS, '--encoder', 'mlp', '--decoder', 'mlp')
+    status, _, err = command(train_vae, '--data-path', csv_dir, '--run-dir', folder, *FLAGS, '--encoder', 'mlp', '--decoder',
+                             'mlp')
     assert status == 0, err
     status, out, err = command(classify, folder)
     assert status == 0 and not err and json.loads((folder / 'classify.json').read_text())['latent_dim'] == 3
