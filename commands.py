@@ -108,6 +108,8 @@ def training_parser(description, system, latent_dim):
     if system == 'vae':
         parser.add_argument('--likelihood', choices=['gaussian', 'bernoulli'], default='gaussian',
                             help='of a pixel given its latents; bernoulli, the cross-entropy, suits digits')
+        parser.add_argument('--grid', action='store_true',
+                            help='insist on grid.png, the decoded codes in the plane, which --latent-dim 2 gives')
     parser.add_argument('--obs-std', type=positive_float, default=0.08,
                         help='standard deviation of a pixel (0-1) given its latents; the larger, the more the KL matters')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
@@ -310,6 +312,9 @@ def train(system, args, **config):
     config: more entries of the configuration. With `patience` among them the last tenth of the training images is held
     out, and their loss decides when to stop; else the curve of losses is that of the test images, and decides nothing.
     """
+    if vars(args).get('grid') and args.latent_dim != 2:
+        raise utils.UserError(f'expected --latent-dim 2 for --grid, whose codes lie in a plane, got {args.latent_dim}; '
+                              f'samples.png and the t-SNE maps show codes of any size')
     run = open_run(system, args, lr=models.DECODERS[args.decoder].lr, **config)
     if run is None:
         return
@@ -332,11 +337,26 @@ def train(system, args, **config):
             results['zero_weights'] = training.zero_weights(model)
         pictures.draw(run.folder, model, state, train_set, run.test_set, test_latents, run.classes)
         pictures.save_losses(training.read_metrics(run.folder), run.folder / 'loss.png')
+        if system == 'vae':
+            table = grading.amortisation(model, state, run.test_set)
+            utils.write_json(run.folder / 'amortisation.json', table)
+            pictures.save_amortisation(table, run.folder / 'amortisation.png')
+            print_table([[str(v) if k in ('passes', 'start') else f'{v:.2f}' for k, v in row.items()] for row in table],
+                        {name: '<' if name == 'start' else '>' for name in table[0]})
     close_run(run, results)
 
 
 COLUMNS = {'run': '<', 'system': '<', 'dist': '<', 'dataset': '<', 'n_test': '>', 'latent_dim': '>', 'seed': '>',
-           'train_loss': '>', 'test_loss': '>', 'test_loss_mean': '>', 'kl': '>', 'knn_accuracy': '>', 'test_seconds': '>'}
+           'train_loss': '>', 'test_loss': '>', 'test_loss_mean': '>', 'kl': '>', 'test_negative_elbo': '>',
+           'knn_accuracy': '>', 'test_seconds': '>'}
+
+
+def print_table(rows, columns):
+    """Aligned lines: rows, lists of texts, below the names in columns, name -> '<' (left) or '>' (right)."""
+    lines = [list(columns), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        print('  '.join(f'{text:{align}{width}}' for text, align, width in zip(line, columns.values(), widths)).rstrip())
 
 
 def print_results(results, names):
@@ -345,10 +365,6 @@ def print_results(results, names):
         if value is None:
             return '-'
         if isinstance(value, float):
-            return f'{value:.1f}' if name in ('kl', 'test_seconds') else f'{value:.4f}'
+            return f'{value:.1f}' if name in ('kl', 'test_seconds', 'test_negative_elbo') else f'{value:.4f}'
         return str(value)
-    rows = [[cell(c, {'run': name, **r}.get(c)) for c in COLUMNS] for name, r in zip(names, results)]
-    lines = [list(COLUMNS), *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
-    for line in lines:
-        print('  '.join(f'{text:{align}{width}}' for text, align, width in zip(line, COLUMNS.values(), widths)).rstrip())
+    print_table([[cell(c, {'run': name, **r}.get(c)) for c in COLUMNS] for name, r in zip(names, results)], COLUMNS)

@@ -105,6 +105,36 @@ def grade_training(model, state, train):
     return {'train_loss': course_loss(model, train, latents), 'kl': float(kl.mean())}
 
 
+AMORTISATION_PASSES = (0, 2, 4, 8, 16, 32)
+AMORTISATION_IMAGES = 1000   # of the test set, at most
+AMORTISATION_DRAWS = 5       # samples of each image that a figure is the mean of
+
+
+def amortisation(model, state, test):
+    """What an encoder leaves to be gained (Cremer et al., "Inference suboptimality in variational autoencoders", 2018):
+    the negative ELBO in nats of test images whose latents were fitted as a VAD's are, the decoder frozen, for some
+    passes, from where the encoder puts them and from the prior.
+
+    Returns a list of dicts: passes, start ('encoder' or 'prior'), negative_elbo, reconstruction, kl.
+    """
+    config, device = state['config'], model.pixel_bias.device
+    images = training.Images(test, device)
+    rows = torch.arange(min(images.n, AMORTISATION_IMAGES), device=device)
+    encoded = training.encode(model, images, rows)
+    table = []
+    for start, latents in (('encoder', encoded), ('prior', torch.zeros_like(encoded))):   # all zeros are the prior
+        for passes in AMORTISATION_PASSES:
+            fitted = training.infer(model, latents.clone(), images, config, use=training.INFER, passes=passes,
+                                    lr=training.INFER_LR, label=f'fitting from the {start}')
+            terms = [training.mean_negative_elbo(model, fitted, images, config, step=draw,
+                                                 seed=training.key(config['seed'], training.GRADE))
+                     for draw in range(AMORTISATION_DRAWS)]
+            reconstruction, kl = np.mean(terms, 0).tolist()
+            table.append({'passes': passes, 'start': start, 'negative_elbo': reconstruction + kl,
+                          'reconstruction': reconstruction, 'kl': kl})
+    return table
+
+
 @torch.no_grad()
 def sample_prior(model, n, seed):
     """n images decoded from draws of the prior: [n, 28, 28] in 0-255."""

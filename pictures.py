@@ -5,6 +5,7 @@ import html
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+import torchvision
 from sklearn.decomposition import PCA
 
 import grading
@@ -21,7 +22,9 @@ CAPTIONS = {
     'tsne_train.png': 'Training latents (codes of the posterior means), mapped to the plane by t-SNE.',
     'tsne_test.png': 'Test latents, mapped likewise.',
     'codes.png': 'Codes of the test images in the plane, on their two principal components and by t-SNE.',
+    'grid.png': 'Decoded codes in the plane, at equally probable steps of the prior.',
     'loss.png': 'Negative ELBO and its two terms, means over each epoch.',
+    'amortisation.png': 'Negative ELBO of test images whose latents were fitted further, from the encoder\'s and from the prior.',
 }
 
 
@@ -42,10 +45,13 @@ def save_rows(rows, file_name, per_row):
 
 
 def save_losses(metrics, file_name):
-    """metrics: the lines of metrics.jsonl."""
+    """metrics: the lines of metrics.jsonl, with a validation set's loss or without."""
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.2))
     for ax, name in zip(axes, ('loss', 'reconstruction', 'kl')):
-        ax.plot([m['epoch'] for m in metrics], [m[name] for m in metrics], marker='.')
+        for prefix, label in (('', 'training'), ('validation_', 'validation')):
+            if prefix + name in metrics[0]:
+                ax.plot([m['epoch'] for m in metrics], [m[prefix + name] for m in metrics], marker='.', label=label)
+                ax.legend(frameon=False)
         ax.set(title={'loss': 'negative ELBO (total)', 'kl': 'KL'}.get(name, name), xlabel='epoch', ylabel='nats an image',
                yscale='linear' if name == 'kl' else 'log')   # the first epoch is many times the last
         ax.grid(alpha=0.3)
@@ -65,6 +71,33 @@ def save_codes(dataset, codes, file_name):
         ax.set(title=title, xticks=[], yticks=[])
     axes[1].legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     fig.savefig(file_name, dpi=100, bbox_inches='tight')
+    plt.close(fig)
+
+
+GRID = 20   # codes along each side of the grid
+
+
+@torch.no_grad()
+def save_grid(model, file_name):
+    """The decoded codes of a model with two latent dimensions, laid out in the plane at quantiles of the prior, so that
+    each image stands for an equal share of it."""
+    u = (torch.arange(GRID, device=model.pixel_bias.device) + 0.5) / GRID
+    across, up = torch.meshgrid(model.family.quantile(u), model.family.quantile(u).flip(0), indexing='xy')
+    z = torch.stack([across, up], -1).view(-1, 2)                                  # [GRID^2, 2], the top row first
+    torchvision.utils.save_image(utils.image_grid(model.decode(z), GRID, padding=0), file_name)
+
+
+def save_amortisation(table, file_name):
+    """table: as grading.amortisation gives it."""
+    fig, ax = plt.subplots(figsize=(6, 3.5))
+    for start in ('encoder', 'prior'):
+        rows = [row for row in table if row['start'] == start]
+        ax.plot([row['passes'] for row in rows], [row['negative_elbo'] for row in rows], marker='.', label=f'from the {start}')
+    ax.set(xlabel='passes of fitting', ylabel='negative ELBO, nats an image', yscale='log')
+    ax.legend(frameon=False)
+    ax.grid(alpha=0.3)
+    fig.tight_layout()
+    fig.savefig(file_name, dpi=100)
     plt.close(fig)
 
 
@@ -89,8 +122,8 @@ def draw(folder, model, state, train, test, test_latents, classes):
     save_rows([('train', train.X[:n]), ('decoded', reconstruct(latents[:n])),
                ('test', test.X[:n]), ('decoded', reconstruct(test_latents[:n]))], folder / 'reconstructions.png', n)
     prior = 'the prior' if model.dist else 'N(0, 1)'
-    save_rows([(prior, grading.sample_prior(model, 5 * n, seed)),
-               ('mixture', grading.sample_mixture(model, latents, 5 * n, seed))], folder / 'samples.png', n)
+    save_rows([(prior, grading.sample_prior(model, 100, seed)),
+               ('mixture', grading.sample_mixture(model, latents, 100, seed))], folder / 'samples.png', 20)
 
     # Between posteriors, that is between rows: log-scales are interpolated as well as locations.
     a, b = pick_pair(test, classes)
@@ -105,6 +138,8 @@ def draw(folder, model, state, train, test, test_latents, classes):
         ends = torch.stack([torch.zeros(d), torch.ones(d)]).to(latents.device)
         save_rows([('zeros, ones', reconstruct(ends))]
                   + [(f'x {m}', reconstruct(m * test_latents[:n])) for m in (0.5, 1, 1.5)], folder / 'magnitudes.png', n)
+    if model.dist and model.latent_dim == 2:
+        save_grid(model, folder / 'grid.png')
     utils.plot_tsne(train, model.code(model.mean(latents)), folder / 'tsne_train.png', 't-SNE of the training latents')
     utils.plot_tsne(test, model.code(model.mean(test_latents)), folder / 'tsne_test.png', 't-SNE of the test latents')
     if model.encoder and not model.dist:

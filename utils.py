@@ -15,6 +15,21 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
+from torchvision import transforms
+
+class Imagenette(torchvision.datasets.Imagenette):
+    """torchvision's data set as its MNIST is called; images of 64 x 64 from the middle, in an order that mixes the classes."""
+
+    def __init__(self, root, train, download):
+        crop = transforms.Compose([transforms.Resize(64), transforms.CenterCrop(64), transforms.PILToTensor()])
+        super().__init__(root, 'train' if train else 'val', '160px', download=download, transform=crop)
+
+    def images(self, n):
+        """n images and labels: X [n, 3, 64, 64], y [n]."""
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:n].tolist()
+        images, labels = zip(*(self[i] for i in order))
+        return torch.stack(images).numpy(), np.array(labels)
+
 
 DIGIT_NAMES = [str(digit) for digit in range(10)]
 # name -> (torchvision class, class names). digits come from scikit-learn.
@@ -22,6 +37,8 @@ DATASETS = {
     'fashion-mnist': (torchvision.datasets.FashionMNIST, ['T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal',
                                                           'shirt', 'sneaker', 'bag', 'ankle boot']),
     'mnist': (torchvision.datasets.MNIST, DIGIT_NAMES),
+    'imagenette': (Imagenette, ['tench', 'springer', 'cassette player', 'chain saw', 'church', 'French horn', 'garbage truck',
+                                'gas pump', 'golf ball', 'parachute']),
     'digits': (None, DIGIT_NAMES),
 }
 DEFAULT_DATASET = 'fashion-mnist'
@@ -117,21 +134,30 @@ class Unavailable(Exception):
     """A data set is not on disk and cannot be downloaded; the message says why."""
 
 
-def read_torchvision(name, root, train):
-    """All images of torchvision's set under root, downloaded if need be: X [N, 28, 28], y [N].
+def read_torchvision(name, root, train, n):
+    """The first n images (None: 1,000; 'all') of torchvision's set under root, downloaded if need be:
+    X [n, 28, 28] or [n, 3, 64, 64], y [n].
 
-    Unavailable: neither on disk nor to be had. UserError: on disk, but broken.
+    Unavailable: neither on disk nor to be had. UserError: on disk, but broken, or fewer than n.
     """
     dataset_class = DATASETS[name][0]
     try:
-        dataset = dataset_class(root, train=train, download=False)
+        try:
+            dataset = dataset_class(root, train=train, download=False)
+        except Exception as error:
+            if 'not found' not in str(error):
+                raise
+            dataset = download(dataset_class, root, train)
+        n = take(n, len(dataset), f'{name} ({"train" if train else "test"})')
+        if isinstance(dataset, Imagenette):
+            return dataset.images(n)
+        return dataset.data[:n].numpy(), dataset.targets[:n].numpy()
+    except (Unavailable, UserError):
+        raise
     except Exception as error:   # parsing a broken file can fail in many ways
-        if 'not found' not in str(error):
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise UserError(f'cannot read {name} under {root}: {reason}; the files are truncated or malformed, delete them '
-                            f'to fetch them again') from None
-        dataset = download(dataset_class, root, train)
-    return dataset.data.numpy(), dataset.targets.numpy()
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f'cannot read {name} under {root}: {reason}; the files are truncated or malformed, delete them '
+                        f'to fetch them again') from None
 
 
 def download(dataset_class, root, train):
@@ -175,7 +201,8 @@ def load_data(data_path, dataset=None, n_train=None, n_test=None):
     else:
         source = str(root)
         try:
-            train, test = read_torchvision(name, root, train=True), read_torchvision(name, root, train=False)
+            train = read_torchvision(name, root, True, n_train)
+            test = read_torchvision(name, root, False, n_test)
         except Unavailable as error:
             if dataset:
                 raise UserError(f'expected {name} in {root} as {files[0].name} and {files[1].name} or as torchvision\'s files, '

@@ -231,6 +231,7 @@ class Family:
     sample_kl_triton: Callable
     gradient_triton: Callable
     mean: Callable                # params [..., P, D] -> E[z] [..., D]
+    quantile: Callable            # u in (0, 1) [...] -> the number below which the prior has probability u [...]
     # What a model needs to use the family well. A code is z as a decoder reads it, a real number of mean 0 and a
     # spread of about 1 under the prior.
     code: Callable                # z [..., D] -> code [..., D]
@@ -245,20 +246,20 @@ FAMILIES = {
     'gaussian': Family(
         ('mu', 'log sigma'), gaussian_noise, gaussian_sample, gaussian_kl, gaussian_gradient,
         gaussian_noise_triton, gaussian_sample_kl_triton, gaussian_gradient_triton,
-        mean=lambda params: params[..., 0, :],
+        mean=lambda params: params[..., 0, :], quantile=torch.special.ndtri,
         code=lambda z: z, start=lambda code, spread: torch.stack([code, torch.log(spread).expand_as(code)], -2),
         standardise=gaussian_standardise),
     'laplace': Family(
         ('mu', 'log b'), laplace_noise, laplace_sample, laplace_kl, laplace_gradient,
         laplace_noise_triton, laplace_sample_kl_triton, laplace_gradient_triton,
-        mean=lambda params: params[..., 0, :],
+        mean=lambda params: params[..., 0, :], quantile=laplace_noise,
         # the prior's spread is sqrt(2)
         code=lambda z: z, start=lambda code, spread: torch.stack([2 ** 0.5 * code, torch.log(spread).expand_as(code)], -2),
         standardise=laplace_standardise),
     'exponential': Family(
         ('log rate',), exponential_noise, exponential_sample, exponential_kl, exponential_gradient,
         exponential_noise_triton, exponential_sample_kl_triton, exponential_gradient_triton,
-        exponential_mean,
+        exponential_mean, quantile=lambda u: -torch.log1p(-u),
         code=exponential_code, start=exponential_start, standardise=exponential_standardise),
 }
 

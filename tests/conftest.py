@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
+import torchvision
+from PIL import Image
 
 if not torch.cuda.is_available():
     os.environ['TRITON_INTERPRET'] = '1'   # before anything imports triton
@@ -19,7 +22,8 @@ def no_network(monkeypatch):
     """Downloads fail at once, whether there is a network or not."""
     def download(self):
         raise URLError('no network in tests')
-    monkeypatch.setattr(utils.torchvision.datasets.MNIST, 'download', download)
+    monkeypatch.setattr(torchvision.datasets.MNIST, 'download', download)
+    monkeypatch.setattr(torchvision.datasets.Imagenette, '_download', download)
     monkeypatch.delenv('DATA_PATH', raising=False)
 
 
@@ -56,3 +60,16 @@ def run_code():
         assert result.returncode == 0, result.stderr
         return result.stdout
     return run
+
+
+@pytest.fixture
+def imagenette_dir(tmp_path):
+    """Imagenette in torchvision's layout: three images of noise for each class in either part."""
+    generator = np.random.default_rng(0)
+    for part in ('train', 'val'):
+        for wnid in torchvision.datasets.Imagenette._WNID_TO_CLASS:
+            folder = tmp_path / 'imagenette2-160' / part / wnid
+            folder.mkdir(parents=True)
+            for i in range(3):   # larger than they are read
+                Image.fromarray(generator.integers(0, 256, (160, 200, 3), np.uint8)).save(folder / f'{i}.JPEG')
+    return tmp_path

@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import evaluate
 import train_ad
 import train_vad
+import train_vae
 import training
 import utils
 
@@ -60,7 +62,8 @@ def run_dir(command, csv_dir, tmp_path):
 
 @pytest.mark.parametrize('module, arguments, default', [
     (train_ad, [], 'ad'), (train_vad, [], 'vad-gaussian'), (train_vad, ['--dist', 'laplace'], 'vad-laplace'),
-    (train_vad, ['--dist', 'exponential', '--decoder', 'dcgan7x7'], 'vad-exponential')])
+    (train_vad, ['--dist', 'exponential', '--decoder', 'dcgan7x7'], 'vad-exponential'), (train_vae, [], 'vae-gaussian'),
+    (train_vae, ['--dist', 'laplace', '--encoder', 'lstm', '--likelihood', 'bernoulli', '--decoder', 'conv6'], 'vae-laplace')])
 def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, module, arguments, default):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('DATA_PATH', str(csv_dir))
@@ -70,6 +73,7 @@ def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, mod
     folder = tmp_path / 'runs' / default
     wanted = {'config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', *PICTURES}
     wanted |= {'magnitudes.png'} if module is train_ad else set()
+    wanted |= {'amortisation.png', 'amortisation.json'} if module is train_vae else set()
     assert set(os.listdir(folder)) == wanted
     results = json.loads((folder / 'results.json').read_text())
     assert {'system', 'dist', 'dataset', 'n_train', 'n_test', 'latent_dim', 'seed', 'epochs', 'decoder', 'beta', 'obs_std',
@@ -78,7 +82,7 @@ def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, mod
     assert results['n_train'] == 64 and results['n_test'] == 40 and results['dataset'] == 'fashion-mnist'
     assert (results['kl'] == 0) == (module is train_ad)
     report = (folder / 'report.html').read_text()
-    assert report.count('data:image/png;base64') == len(PICTURES) + (module is train_ad)
+    assert report.count('data:image/png;base64') == sum(name.endswith('.png') for name in wanted)
     assert 'http' not in report and f'{results["test_loss"]:.4g}' in report
     # torch.load with weights_only reads it, and the model that it describes gives the same grade
     status, out, err = command(evaluate, '--device', 'cpu')
@@ -88,8 +92,46 @@ def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, mod
         assert again[name] == pytest.approx(results[name], rel=1e-6)
 
 
+def test_codes_in_the_plane_have_a_grid(command, csv_dir, tmp_path):
+    arguments = ['--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL, '--grid']
+    status, _, err = command(train_vae, *arguments)
+    assert status == 2 and one_line(err) and 'expected --latent-dim 2 for --grid' in err and 'got 6' in err
+    assert not (tmp_path / 'run').exists()
+    status, _, err = command(train_vae, *arguments, '--latent-dim', '2')
+    assert status == 0, err
+    grid = plt.imread(tmp_path / 'run' / 'grid.png')
+    assert grid.shape[:2] == (20 * 28, 20 * 28)
+
+
+def test_a_table_of_what_fitting_buys(command, csv_dir, tmp_path):
+    status, out, _ = command(train_vae, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL)
+    table = json.loads((tmp_path / 'run' / 'amortisation.json').read_text())
+    results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert status == 0 and f'{table[0]["negative_elbo"]:.2f}' in out
+    for start in ('encoder', 'prior'):
+        elbo = {row['passes']: row['negative_elbo'] for row in table if row['start'] == start}
+        assert list(elbo) == [0, 2, 4, 8, 16, 32] and elbo[32] < elbo[0]
+    assert table[0]['negative_elbo'] == pytest.approx(results['test_negative_elbo'], rel=0.05)
+
+
+@pytest.mark.parametrize('module', [train_ad, train_vad, train_vae])
+def test_images_in_colour(command, imagenette_dir, tmp_path, module):
+    status, out, err = command(module, '--dataset', 'imagenette', '--data-path', imagenette_dir, '--run-dir', tmp_path / 'run',
+                               *SMALL)
+    assert status == 0 and not err, err
+    status, _, err = command(evaluate, tmp_path / 'run', '--samples', '3')
+    assert status == 0, err
+    assert np.load(tmp_path / 'run' / 'samples_prior.npy').shape == (3, 3, 64, 64)
+
+
+def test_a_decoder_that_cannot_make_such_images(command, imagenette_dir, tmp_path):
+    status, _, err = command(train_vad, '--dataset', 'imagenette', '--data-path', imagenette_dir, '--run-dir', tmp_path / 'run',
+                             *SMALL, '--decoder', 'dcgan7x7')
+    assert status == 2 and one_line(err) and 'expected images of shape (28, 28) for decoder dcgan7x7, got (3, 64, 64)' in err
+
+
 def test_help_names_every_flag(command):
-    for module in (train_ad, train_vad, evaluate):
+    for module in (train_ad, train_vad, train_vae, evaluate):
         status, out, _ = command(module, '--help')
         assert status == 0
         for flag in ('--data-path', '--dataset', '--n-test', '--device'):

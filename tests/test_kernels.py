@@ -106,6 +106,12 @@ def test_kl_equals_torch_distributions(dist):
 
 
 @pytest.mark.parametrize('dist', FAMILIES)
+def test_the_priors_quantiles(dist):
+    u = torch.tensor([1e-6, 0.01, 0.3, 0.5, 0.9, 1 - 1e-6], dtype=torch.float64)
+    torch.testing.assert_close(kernels.family(dist).quantile(u), DISTRIBUTIONS[dist][1]().icdf(u), check_dtype=False)
+
+
+@pytest.mark.parametrize('dist', FAMILIES)
 def test_kl_equals_its_monte_carlo_estimate(dist):
     params = 0.5 * random_params(dist, n=2, d=4)
     posterior, prior, _ = DISTRIBUTIONS[dist]

@@ -16,8 +16,10 @@ import utils
 MODELS = [None, *kernels.FAMILIES]
 
 
-def make(dist, latent_dim=8, seed=0):
+def make(dist, latent_dim=8, seed=0, encoder=None):
     torch.manual_seed(seed)
+    if encoder:
+        return models.VariationalAutoEncoder(encoder, dist, latent_dim) if dist else models.AutoEncoder(encoder, latent_dim)
     return models.VariationalAutoDecoder(dist, latent_dim) if dist else models.AutoDecoder(latent_dim)
 
 
@@ -178,6 +180,41 @@ def test_training_beats_the_mean_image_by_far(digits, tmp_path, dist, seed):
     assert all(math.isclose(m['loss'], m['reconstruction'] + m['kl'], rel_tol=1e-6) for m in metrics)
 
 
+@pytest.mark.parametrize('dist', MODELS)
+@pytest.mark.parametrize('encoder', models.ENCODERS)
+def test_an_encoder_learns_with_its_decoder(digits, tmp_path, dist, encoder):
+    train, test = digits
+    model = make(dist, encoder=encoder)
+    config = make_config(dist=dist, epochs=12, likelihood='bernoulli', lr=2e-3)
+    state, _ = training.fit(model, train, config, tmp_path, validation=test)
+    assert 'warm_start' not in state
+    torch.testing.assert_close(state['latents'], training.encode(model, training.Images(train, 'cpu'), torch.arange(len(train))))
+    metrics = training.read_metrics(tmp_path)
+    for name in ('loss', 'validation_loss'):
+        assert metrics[-1][name] < metrics[0][name]
+    last = metrics[-1]
+    assert math.isclose(last['validation_loss'], last['validation_reconstruction'] + last['validation_kl'], rel_tol=1e-6)
+    # what the last epoch's validation saw is what the grade finds
+    images = training.Images(test, 'cpu')
+    latents = training.encode(model, images, torch.arange(len(test)))
+    terms = training.mean_negative_elbo(model, latents, images, config, seed=training.key(0, training.INFER))
+    assert math.isclose(sum(terms), last['validation_loss'], rel_tol=1e-5)
+
+
+@pytest.mark.parametrize('likelihood', ['gaussian', 'bernoulli'])
+def test_the_likelihoods_equal_those_of_torch_distributions(digits, likelihood):
+    model, x = make('gaussian'), digits[0].X[:5] / 255
+    params, arguments = torch.zeros(5, 2, 8), dict(seed=0, step=0, ids=torch.arange(5))
+    reconstruction, _ = training.negative_elbo(model, params, x, make_config(likelihood=likelihood), **arguments)
+    z, _ = model.sample(params, **arguments)
+    if likelihood == 'gaussian':
+        expected = -torch.distributions.Normal(model.render(z), 0.1).log_prob(x) - math.log(0.1 * math.sqrt(2 * math.pi))
+    else:   # also of pixels between 0 and 1
+        expected = -torch.distributions.ContinuousBernoulli(logits=model.logits(z)).log_prob(x) \
+            + torch.distributions.ContinuousBernoulli(logits=model.logits(z))._cont_bern_log_norm()
+    torch.testing.assert_close(reconstruction, expected.flatten(1).sum(1), rtol=1e-4, atol=1e-3)
+
+
 class Stop(Exception):
     pass
 
@@ -199,24 +236,24 @@ def raise_stop(_):
     raise Stop
 
 
-@pytest.mark.parametrize('dist', [None, 'gaussian'])
+@pytest.mark.parametrize('dist, encoder', [(None, None), ('gaussian', None), (None, 'conv'), ('laplace', 'lstm')])
 @pytest.mark.parametrize('stop_at', [13, 24, 30])   # 12 steps an epoch: in the second, at its end, in the third
 @pytest.mark.parametrize('gently', [True, False])
-def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, monkeypatch, dist, stop_at, gently):
+def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, monkeypatch, dist, encoder, stop_at, gently):
     train, _ = digits
     config = make_config(dist=dist)
     (tmp_path / 'whole').mkdir()
-    training.fit(make(dist), train, config, tmp_path / 'whole')
+    training.fit(make(dist, encoder=encoder), train, config, tmp_path / 'whole')
     broken = tmp_path / 'broken'
     broken.mkdir()
 
     def how(trainer):   # Ctrl-C, which saves in mid-epoch, or a death between two checkpoints
         os.kill(os.getpid(), signal.SIGINT) if gently else raise_stop(trainer)
     with pytest.raises(KeyboardInterrupt if gently else Stop):
-        fit_until(make(dist), train, config, broken, stop_at, how, monkeypatch)
+        fit_until(make(dist, encoder=encoder), train, config, broken, stop_at, how, monkeypatch)
     state = utils.load_checkpoint(broken / 'checkpoint.pt')
     assert state['step'] == (stop_at + 1 if gently else stop_at // 12 * 12)
-    training.fit(make(dist, seed=9), train, config, broken, resume=state)   # other weights at first: all must be restored
+    training.fit(make(dist, seed=9, encoder=encoder), train, config, broken, resume=state)   # other weights at first: all must be restored
     assert (broken / 'checkpoint.pt').read_bytes() == (tmp_path / 'whole' / 'checkpoint.pt').read_bytes()
     drop_seconds = [[{k: v for k, v in m.items() if k != 'seconds'} for m in training.read_metrics(f)]
                     for f in (broken, tmp_path / 'whole')]

@@ -110,6 +110,20 @@ def test_torchvision_files(tmp_path, digits, name, folder):
     assert torch.equal(train.X, digits[0].X[:10]) and torch.equal(test.y, digits[1].y) and train.name == name
 
 
+def test_imagenette(imagenette_dir):
+    train, test, source = utils.load_data(imagenette_dir, 'imagenette', 20, 'all')
+    assert train.X.shape == (20, 3, 64, 64) and test.X.shape == (30, 3, 64, 64) and source == str(imagenette_dir)
+    assert train.X.max() > 128 and len(set(train.y[:10].tolist())) > 3   # classes come mixed
+    assert torch.equal(train.X, utils.load_data(imagenette_dir, 'imagenette', 20, 1)[0].X)
+    assert len(train.classes) == 10
+    with pytest.raises(utils.UserError, match=r'expected at most 30 images, all that imagenette \(train\) has, got 31'):
+        utils.load_data(imagenette_dir, 'imagenette', 31, 1)
+    for path in (imagenette_dir / 'imagenette2-160' / 'val').glob('*/1.JPEG'):
+        path.write_bytes(path.read_bytes()[:300])
+    with pytest.raises(utils.UserError, match='cannot read imagenette under .* truncated or malformed'):
+        utils.load_data(imagenette_dir, 'imagenette', 1, 'all')
+
+
 def test_csv_comes_before_torchvision(csv_dir, digits):
     write_idx(csv_dir / 'FashionMNIST' / 'raw', digits[::-1])
     train, _, _ = utils.load_data(csv_dir)
