@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import torch
 
+import gan
 import grading
 import kernels
 import models
@@ -137,6 +138,8 @@ def parse_classes(wanted, names):
 
 def build_model(config):
     """The model that a configuration describes, untrained. ValueError: there is no such model."""
+    if config['system'] == 'gan':
+        return gan.GAN(config['model'], config['latent_dim'], config['shape'])
     size = config['latent_dim'], config['decoder'], config.get('shape', models.SHAPE)
     seed = training.key(config['seed'], training.GRADE)
     if config['system'] == 'ad':
@@ -189,7 +192,7 @@ def check_same_config(state, config, folder):
 
 # Flags that say what the run computes, and so are in its configuration; not every system has every one.
 HYPERPARAMETERS = ('latent_dim', 'epochs', 'batch_size', 'lr', 'latent_lr', 'beta', 'obs_std', 'decoder', 'seed', 'encoder',
-                   'likelihood')
+                   'likelihood', 'model')
 
 
 @dataclass
@@ -283,7 +286,8 @@ def train(system, args):
             state, seconds = training.fit(model, run.train_set, run.config, run.folder, resume=run.state,
                                           validation=run.test_set if model.encoder else None)
         graded, test_latents = grading.grade(model, state, run.test_set)
-        results = {**graded, **grading.grade_training(model, state, run.train_set), 'train_seconds': round(seconds, 1),
+        results = {**graded, **grading.grade_training(model, state, run.train_set),
+                   **grading.grade_samples(model, run.config, run.train_set, run.test_set), 'train_seconds': round(seconds, 1),
                    'parameters': sum(p.numel() for p in model.parameters())}
         pictures.draw(run.folder, model, state, run.train_set, run.test_set, test_latents, run.classes)
         pictures.save_losses(training.read_metrics(run.folder), run.folder / 'loss.png')
@@ -291,7 +295,8 @@ def train(system, args):
 
 
 COLUMNS = {'run': '<', 'system': '<', 'dist': '<', 'dataset': '<', 'n_test': '>', 'latent_dim': '>', 'seed': '>',
-           'train_loss': '>', 'test_loss': '>', 'test_loss_mean': '>', 'kl': '>', 'knn_accuracy': '>', 'test_seconds': '>'}
+           'train_loss': '>', 'test_loss': '>', 'test_loss_mean': '>', 'kl': '>', 'knn_accuracy': '>',
+           'frechet': '>', 'frechet_floor': '>', 'classes': '>', 'test_seconds': '>'}
 
 
 def print_results(results, names):
@@ -300,7 +305,7 @@ def print_results(results, names):
         if value is None:
             return '-'
         if isinstance(value, float):
-            return f'{value:.1f}' if name in ('kl', 'test_seconds') else f'{value:.4f}'
+            return f'{value:.1f}' if name in ('kl', 'test_seconds', 'frechet', 'frechet_floor') else f'{value:.4f}'
         return str(value)
     rows = [[cell(c, {'run': name, **r}.get(c)) for c in COLUMNS] for name, r in zip(names, results)]
     lines = [list(COLUMNS), *rows]
