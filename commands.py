@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import torch
 
+import gan
 import grading
 import kernels
 import models
@@ -143,6 +144,8 @@ def parse_classes(wanted, names):
 
 def build_model(config):
     """The model that a configuration describes, untrained. ValueError: there is no such model."""
+    if config['system'] == 'gan':
+        return gan.GAN(config['model'], config['latent_dim'], config['shape'])
     size = config['latent_dim'], config['decoder'], config.get('shape', models.SHAPE)
     seed = training.key(config['seed'], training.GRADE)
     if config['system'] == 'ad':
@@ -226,7 +229,7 @@ def check_same_config(state, config, folder):
 
 # Flags that say what the run computes, and so are in its configuration; not every system has every one.
 HYPERPARAMETERS = ('latent_dim', 'epochs', 'batch_size', 'lr', 'latent_lr', 'beta', 'obs_std', 'decoder', 'seed', 'encoder',
-                   'likelihood')
+                   'likelihood', 'model')
 
 
 @dataclass
@@ -329,7 +332,8 @@ def train(system, args, **config):
         else:
             state, seconds = training.fit(model, train_set, run.config, run.folder, resume=run.state, validation=validation)
         graded, test_latents = grading.grade(model, state, run.test_set)
-        results = {**graded, **grading.grade_training(model, state, train_set), 'train_seconds': round(seconds, 1),
+        results = {**graded, **grading.grade_training(model, state, train_set),
+                   **grading.grade_samples(model, run.config, run.train_set, run.test_set), 'train_seconds': round(seconds, 1),
                    'parameters': sum(p.numel() for p in model.parameters())}
         if 'patience' in run.config:
             results.update(n_held_out=len(validation), best_epoch=state['best_epoch'])
@@ -348,7 +352,8 @@ def train(system, args, **config):
 
 COLUMNS = {'run': '<', 'system': '<', 'dist': '<', 'dataset': '<', 'n_test': '>', 'latent_dim': '>', 'seed': '>',
            'train_loss': '>', 'test_loss': '>', 'test_loss_mean': '>', 'kl': '>', 'test_negative_elbo': '>',
-           'knn_accuracy': '>', 'test_seconds': '>'}
+           'knn_accuracy': '>', 'frechet': '>', 'frechet_floor': '>', 'classes': '>', 'test_seconds': '>'}
+ONE_DECIMAL = ('kl', 'test_negative_elbo', 'frechet', 'frechet_floor', 'test_seconds')
 
 
 def print_table(rows, columns):
@@ -365,6 +370,6 @@ def print_results(results, names):
         if value is None:
             return '-'
         if isinstance(value, float):
-            return f'{value:.1f}' if name in ('kl', 'test_seconds', 'test_negative_elbo') else f'{value:.4f}'
+            return f'{value:.1f}' if name in ONE_DECIMAL else f'{value:.4f}'
         return str(value)
     print_table([[cell(c, {'run': name, **r}.get(c)) for c in COLUMNS] for name, r in zip(names, results)], COLUMNS)

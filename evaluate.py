@@ -33,20 +33,28 @@ def grade_run(run, args):
     config = state['config']
     data_path = given.get('data_path', utils.read_json(run / 'config.json').get('data_path', 'dataset'))
     try:
-        _, test, source = utils.load_data(data_path, given.get('dataset', config['dataset']), n_train=1,
-                                          n_test=given.get('n_test', config['n_test']))
+        name = given.get('dataset', config['dataset'])
+        train, test, source = utils.load_data(data_path, name, n_train=config['n_train'] if name == config['dataset'] else 1,
+                                              n_test=given.get('n_test', config['n_test']))
     except utils.UserError as error:
         raise utils.UserError(f'cannot grade {run}: {error}') from None
     old = utils.read_json(run / 'results.json')
-    graded, _ = grading.grade(model, state, test)
+    graded = {'dataset': test.name, 'n_test': len(test)}
+    if config['system'] != 'gan':   # which has no latents of given images
+        graded, _ = grading.grade(model, state, test)
+    # The samples are compared with images of the run's own data set, by a classifier that learnt from its training images.
+    graded.update(grading.grade_samples(model, config, train, test) if name == config['dataset']
+                  else dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class')))
     if test.checksum() == config['test_checksum']:
         results = {**old, **graded}
         utils.write_json(run / 'results.json', results)
     else:
         results = {**old, **graded, 'data': source}
     if 'samples' in given:
-        for name, images in (('prior', grading.sample_prior(model, args.samples, config['seed'])),
-                             ('mixture', grading.sample_mixture(model, state['latents'], args.samples, config['seed']))):
+        samples = {'prior': grading.sample_prior(model, args.samples, config['seed'])}
+        if config['system'] != 'gan':
+            samples['mixture'] = grading.sample_mixture(model, state['latents'], args.samples, config['seed'])
+        for name, images in samples.items():
             array = images.clamp(0, 255).round().byte().cpu().numpy()              # [N, 28, 28]
             utils.write_atomically(run / f'samples_{name}.npy', lambda path: utils.save_array(path, array))
     return results
@@ -54,15 +62,16 @@ def grade_run(run, args):
 
 def main():
     parser = commands.Parser('Grade trained runs: fit latents to test images, the decoder frozen, and report the course\'s '
-                             'reconstruction loss (batches of 64), the KL and 5-nearest-neighbour accuracy.')
+                             'reconstruction loss (batches of 64), the KL, 5-nearest-neighbour accuracy, and the Fréchet '
+                             'distance of samples from test images.')
     parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', default=argparse.SUPPRESS,
                         help='run folders; none: all under runs/')
     commands.add_data_flags(parser, 'the folder that the run was trained from', 'the run\'s own', 'as in training')
     parser.add_argument('--json', type=Path, metavar='FILE', default=argparse.SUPPRESS,
                         help='also write the results as a JSON list')
     parser.add_argument('--samples', type=commands.positive, metavar='N', default=argparse.SUPPRESS,
-                        help='also write N samples each from the prior and from a Gaussian mixture fitted to the training '
-                             'latents, samples_prior.npy and samples_mixture.npy in the run folder: uint8 [N, 28, 28]')
+                        help='also write N samples each from the prior and (not of a GAN) from a Gaussian mixture fitted to the '
+                             'training latents, samples_prior.npy and samples_mixture.npy in the run folder: uint8 [N, 28, 28]')
     args = parser.parse_args()
     json_file = vars(args).get('json')
     if json_file and not json_file.resolve().parent.is_dir():

@@ -8,6 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
 
+import frechet
 import training
 
 GRADE_BATCH = 64   # the course's loss depends on the batch size: figures compare at 64 only
@@ -140,6 +141,14 @@ def sample_prior(model, n, seed):
     """n images decoded from draws of the prior: [n, 28, 28] in 0-255."""
     z = model.sample_prior(n, seed=training.key(seed, training.PRIOR))
     return torch.cat([model.decode(part) for part in z.split(1000)])
+
+
+def grade_samples(model, config, train, test):
+    """Grades of draws from the prior, a dict for results.json: Fréchet distance, classes. Any system's.
+
+    train, test: the ImageDatasets of the run, or the test images alike (other ones are no match for its samples).
+    """
+    return frechet.grade(sample_prior(model, frechet.SAMPLES, config['seed']), train, test)
 
 
 @torch.no_grad()

@@ -6,9 +6,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 import torchvision
+from PIL import Image
 from sklearn.decomposition import PCA
 
 import grading
+import training
 import utils
 
 INTERPOLATE = ('1', '3')   # trouser and dress, by class number
@@ -25,6 +27,13 @@ CAPTIONS = {
     'grid.png': 'Decoded codes in the plane, at equally probable steps of the prior.',
     'loss.png': 'Negative ELBO and its two terms, means over each epoch.',
     'amortisation.png': 'Negative ELBO of test images whose latents were fitted further, from the encoder\'s and from the prior.',
+    'samples.gif': 'The same draws from the prior, epoch after epoch.',
+    'interpolation.gif': 'The interpolation as an animation.',
+}
+GAN_CAPTIONS = {   # where they differ
+    'samples.png': 'Random samples: images of draws from N(0, 1).',
+    'interpolation.png': 'From one draw to another, along the arc between them.',
+    'loss.png': 'The two players\' losses, and what the discriminator takes real and generated images for, means over each epoch.',
 }
 
 
@@ -132,6 +141,7 @@ def draw(folder, model, state, train, test, test_latents, classes):
     originals = torch.full((STEPS, *model.shape), 255.0)
     originals[0], originals[-1] = test.X[a], test.X[b]
     save_rows([('original', originals), ('decoded', path)], folder / 'interpolation.png', STEPS)
+    save_gif(torch.cat([path, path.flip(0)[1:-1]]), folder / 'interpolation.gif')   # there and back
 
     if not model.dist:   # what an auto-decoder's codes mean, as in document 000
         d = model.latent_dim
@@ -144,6 +154,49 @@ def draw(folder, model, state, train, test, test_latents, classes):
     utils.plot_tsne(test, model.code(model.mean(test_latents)), folder / 'tsne_test.png', 't-SNE of the test latents')
     if model.encoder and not model.dist:
         save_codes(test, model.mean(test_latents), folder / 'codes.png')
+
+
+def save_gif(frames, file_name):
+    """Write an animation that repeats for ever, ten frames a second. frames: [N, H, W] or [N, 3, H, W] in 0-255.
+
+    Small images are enlarged, by whole numbers, to about 200 pixels. (A frame equal to the one before it only lasts longer.)
+    """
+    frames = torch.as_tensor(frames).detach().cpu().float().clamp(0, 255).round().byte()
+    factor = max(1, 224 // frames.shape[-1])
+    frames = frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    pages = [Image.fromarray((frame.movedim(0, 2) if frame.dim() == 3 else frame).contiguous().numpy()) for frame in frames]
+    pages[0].save(file_name, format='GIF', save_all=True, append_images=pages[1:], duration=100, loop=0)   # milliseconds
+
+
+def save_gan_losses(metrics, file_name):
+    """metrics: the lines of a GAN's metrics.jsonl."""
+    fig, axes = plt.subplots(1, 2, figsize=(12, 3.2))
+    for ax, title, names in ((axes[0], 'losses', {'discriminator_loss': 'discriminator', 'generator_loss': 'generator'}),
+                             (axes[1], 'mean probability of being real', {'d_real': 'real, D(x)', 'd_fake': 'generated, D(G(z))'})):
+        for name, label in names.items():
+            ax.plot([m['epoch'] for m in metrics], [m[name] for m in metrics], marker='.', label=label)
+        ax.set(title=title, xlabel='epoch', ylabel='nats an image' if ax is axes[0] else '')
+        ax.legend(frameon=False)
+        ax.grid(alpha=0.3)
+    fig.tight_layout()
+    fig.savefig(file_name, dpi=100)
+    plt.close(fig)
+
+
+@torch.no_grad()
+def draw_gan(folder, model, state):
+    """Write a GAN's samples and interpolations into folder. state: the final checkpoint, with its frames [E, 64, *shape]."""
+    seed = state['config']['seed']
+    save_rows([('N(0, 1)', grading.sample_prior(model, 80, seed))], folder / 'samples.png', 16)
+    if len(state['frames']):
+        grids = torch.stack([255 * utils.image_grid(frame) for frame in state['frames']])   # [E, 3, height, width]
+        save_gif(grids if len(model.shape) == 3 else grids[:, 0], folder / 'samples.gif')
+    # Along the arc every point is itself a draw from N(0, 1); the middle of the straight line would be too short for one.
+    a, b = model.sample_prior(2, seed=training.key(seed, training.PRIOR))
+    angle = torch.linspace(0, torch.pi / 2, STEPS, device=a.device)[:, None]
+    path = model.decode(torch.cos(angle) * a + torch.sin(angle) * b)               # [STEPS, *shape]
+    save_rows([('N(0, 1)', path)], folder / 'interpolation.png', STEPS)
+    save_gif(torch.cat([path, path.flip(0)[1:-1]]), folder / 'interpolation.gif')   # there and back
 
 
 PAGE = '''<!doctype html>
@@ -166,10 +219,11 @@ def write_report(folder, results, config):
     """Write report.html: figures, configuration and the pictures of the folder, in one self-contained file."""
     def table(pairs):
         return ''.join(f'<tr><td>{html.escape(str(k))}</td><td>{html.escape(format_value(v))}</td></tr>' for k, v in pairs)
+    captions = {**CAPTIONS, **GAN_CAPTIONS} if config['system'] == 'gan' else CAPTIONS
     figures = ''.join(
-        f'<figure><img alt="{html.escape(caption)}" src="data:image/png;base64,'
+        f'<figure><img alt="{html.escape(caption)}" src="data:image/{name[-3:]};base64,'
         f'{base64.b64encode((folder / name).read_bytes()).decode()}"><figcaption>{html.escape(caption)}</figcaption></figure>\n'
-        for name, caption in CAPTIONS.items() if (folder / name).exists())
+        for name, caption in captions.items() if (folder / name).exists())
     title = ' '.join(filter(None, (config['system'].upper(), config['dist'], 'on', config['dataset'])))
     page = PAGE.format(title=html.escape(title), figures=figures, config=table(config.items()),
                        results=table((k, v) for k, v in results.items() if k not in config))

@@ -71,7 +71,7 @@ def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, mod
     assert status == 0 and not err, err   # quiet: this is no terminal
     assert 'test_loss' in out and 'report.html' in out
     folder = tmp_path / 'runs' / default
-    wanted = {'config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', *PICTURES}
+    wanted = {'config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', 'interpolation.gif', *PICTURES}
     wanted |= {'magnitudes.png'} if module is train_ad else set()
     wanted |= {'amortisation.png', 'amortisation.json'} if module is train_vae else set()
     assert set(os.listdir(folder)) == wanted
@@ -82,8 +82,9 @@ def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, mod
     assert results['n_train'] == 64 and results['n_test'] == 40 and results['dataset'] == 'fashion-mnist'
     assert (results['kl'] == 0) == (module is train_ad)
     report = (folder / 'report.html').read_text()
+    assert report.count('data:image/gif;base64') == 1
     assert report.count('data:image/png;base64') == sum(name.endswith('.png') for name in wanted)
-    assert 'http' not in report and f'{results["test_loss"]:.4g}' in report
+    assert '://' not in report and f'{results["test_loss"]:.4g}' in report
     # torch.load with weights_only reads it, and the model that it describes gives the same grade
     status, out, err = command(evaluate, '--device', 'cpu')
     assert status == 0 and default in out and not err

@@ -1,0 +1,250 @@
+"""Generative adversarial networks (Goodfellow et al., 2014): the networks, and the loop that trains them.
+
+A generator G makes images of noise z ~ N(0, 1), and a discriminator D gives logits of the probability that an image is a
+real one. In turn, D descends the cross-entropy of its guesses, and G ascends log D(G(z)), the form that does not saturate
+while D still wins. Images are in -1 to 1, the range of tanh.
+"""
+import collections
+import copy
+import json
+import math
+import time
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+from tqdm import tqdm
+
+import kernels
+import models
+import training
+import utils
+
+BETAS = (0.5, 0.999)   # DCGAN's (Radford et al., 2015): a long momentum pushes on in directions that the other player has left
+EMA = 0.99             # decay of the average of the generator's weights that samples are drawn from
+MAX_SHIFT = 3          # pixels
+DRAWS = 64             # in samples.gif
+FRAMES = 60            # in samples.gif, at most
+NAMES = 'discriminator_loss', 'generator_loss', 'd_real', 'd_fake'   # d_...: means of D(x) and D(G(z))
+
+
+# --------------------------------------------------------------------------------------------- networks
+
+def linear_networks(latent_dim, shape):
+    """Document 003's: two linear layers each."""
+    size = math.prod(shape)
+    generator = nn.Sequential(nn.Linear(latent_dim, 256), nn.LeakyReLU(0.01), nn.Linear(256, size), nn.Tanh(),
+                              nn.Unflatten(1, models.channels_first(shape)))
+    discriminator = nn.Sequential(nn.Flatten(), nn.Linear(size, 128), nn.LeakyReLU(0.01), nn.Linear(128, 1))
+    return generator, discriminator
+
+
+def dcgan_networks(latent_dim, shape):
+    """Document 002's kind: a linear layer to a small grid and transposed convolutions, and the mirror image of that.
+
+    The grid is what is left of the images when they are halved until no side is above 8: 7 x 7 for 28 x 28.
+    """
+    channels, height, width = models.channels_first(shape)
+    widths = []   # of the layers, seen from the image
+    while max(height, width) > 8:
+        if height % 2 or width % 2:
+            raise ValueError(f'expected images whose height and width can be halved until they are at most 8 for model dcgan, '
+                             f'got {shape[-2]} x {shape[-1]}; use --model linear')
+        widths.append(min(64 * 2 ** len(widths), 256))
+        height, width = height // 2, width // 2
+    if not widths:
+        raise ValueError(f'expected images of more than 8 x 8 for model dcgan, got {shape[-2]} x {shape[-1]}; use --model linear')
+    top = widths[-1] * height * width
+    up, down = [nn.Linear(latent_dim, top), nn.Unflatten(1, (widths[-1], height, width)), nn.BatchNorm2d(widths[-1]), nn.ReLU()], []
+    for c_in, c_out in zip(widths[:0:-1], widths[-2::-1]):
+        up += [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+    up += [nn.ConvTranspose2d(widths[0], channels, 4, stride=2, padding=1), nn.Tanh()]
+    # Spectral normalisation (Miyato et al., 2018) bounds how steeply D may rise from generated to real images: without it
+    # D is soon certain of a thousand images, and G's gradient is gone.
+    for c_in, c_out in zip([channels, *widths], widths):
+        down += [spectral_norm(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
+    down += [nn.Flatten(), spectral_norm(nn.Linear(top, 1))]
+    return (nn.Sequential(*up).to(memory_format=torch.channels_last), nn.Sequential(*down).to(memory_format=torch.channels_last))
+
+
+# name -> function that makes generator and discriminator, and the peak learning rate that suits them. ValueError: they cannot
+# make images of that shape.
+Kind = collections.namedtuple('Kind', 'networks lr')
+MODELS = {'dcgan': Kind(dcgan_networks, 1e-3), 'linear': Kind(linear_networks, 1e-3)}
+
+
+class GAN(nn.Module):
+    """Both players, and the average of the generator's weights over the last steps, which makes the images.
+
+    kind: a name in MODELS. shape: of an image. ValueError: no such kind, or not for that shape.
+    """
+
+    def __init__(self, kind, latent_dim, shape=models.SHAPE):
+        super().__init__()
+        self.latent_dim, self.shape = latent_dim, tuple(shape)
+        self.generator, self.discriminator = models.choose(MODELS, 'model', kind).networks(latent_dim, self.shape)
+        # The generator's weights circle about a balance that they do not reach; their average is nearer to it.
+        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.average.eval()   # batch normalisation by its running statistics: an image does not depend on the others
+        return self
+
+    @torch.no_grad()
+    def update_average(self):
+        for mean, now in zip(self.average.parameters(), self.generator.parameters()):
+            mean.lerp_(now, 1 - EMA)
+        for mean, now in zip(self.average.buffers(), self.generator.buffers()):
+            mean.copy_(now)   # of batch normalisation, which averages by itself
+
+    def sample_prior(self, n, *, seed, step=0):
+        """n draws of z ~ N(0, 1), [n, D], a function of seed and step."""
+        device = next(self.parameters()).device
+        return kernels.sample_prior('gaussian', (n, self.latent_dim), seed=seed, step=step, device=device)
+
+    def decode(self, z):
+        """z [B, D] -> images [B, *shape] in 0-255."""
+        return (255 / 2) * (1 + self.average(z)).view(-1, *self.shape)
+
+
+# --------------------------------------------------------------------------------------------- training
+
+def shift(x, generator):
+    """Images [B, C, H, W] in -1 to 1, each moved by up to MAX_SHIFT pixels in each direction; what comes in is black.
+
+    Differentiable in x. D sees real and generated images through it (Zhao et al., 2020): it cannot learn a thousand images
+    by heart, and G, whose images are moved likewise, has no reason to make them off their places.
+    """
+    batch, _, height, width = x.shape
+    offset = torch.randint(2 * MAX_SHIFT + 1, (2, batch, 1), generator=generator).to(x.device)
+    rows = torch.arange(height, device=x.device) + offset[0]                       # [B, H]
+    columns = torch.arange(width, device=x.device) + offset[1]                     # [B, W]
+    padded = F.pad(x, (MAX_SHIFT,) * 4, value=-1)                                  # [B, C, H + 6, W + 6]
+    image = torch.arange(batch, device=x.device)[:, None, None]
+    # Indices around a slice put the channels last.
+    return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+class Trainer:
+    """Everything that a step changes: the model, the players' optimisers, the steps done, and the frames of samples.gif."""
+
+    def __init__(self, model, images, config):
+        self.model, self.images, self.config = model, images, config
+        self.generator_adam, self.discriminator_adam = (
+            torch.optim.Adam(player.parameters(), lr=config['lr'], betas=BETAS, fused=True)
+            for player in (model.generator, model.discriminator))
+        self.step_number = 0
+        self.steps_per_epoch = math.ceil((1 + training.COPIES_PER_EPOCH) * images.n / config['batch_size'])
+        self.total_steps = self.steps_per_epoch * config['epochs']
+        self.history = torch.zeros(self.steps_per_epoch, len(NAMES), device=images.windows.device)   # this epoch: as NAMES
+        self.frames = torch.zeros(0, DRAWS, *model.shape, dtype=torch.uint8)       # of the epochs so far
+
+    def state_dict(self):
+        return {'stage': 'training', 'config': self.config, 'step': self.step_number, 'model': self.model.state_dict(),
+                'generator_adam': self.generator_adam.state_dict(), 'discriminator_adam': self.discriminator_adam.state_dict(),
+                'history': self.history, 'frames': self.frames}
+
+    def load_state_dict(self, state):
+        self.model.load_state_dict(state['model'])
+        self.generator_adam.load_state_dict(state['generator_adam'])
+        self.discriminator_adam.load_state_dict(state['discriminator_adam'])
+        self.step_number = state['step']
+        self.history.copy_(state['history'])
+        self.frames = state['frames'].cpu()
+
+    def step(self, rows):
+        """One step of each player on the real images in rows, int64 [B]."""
+        model, step, seed = self.model, self.step_number, self.config['seed']
+        for adam in (self.generator_adam, self.discriminator_adam):
+            for group in adam.param_groups:
+                group['lr'] = self.config['lr'] * training.one_cycle(step, self.total_steps, warm_up=0.02)
+        shifts = torch.Generator().manual_seed(seed << 24 | step)   # a step's own: a resumed run repeats it
+        real = 2 * self.images[rows].view(len(rows), *models.channels_first(model.shape)) - 1
+        fake = model.generator(model.sample_prior(len(rows), seed=training.key(seed, training.TRAIN), step=step))
+
+        d_real, d_fake = model.discriminator(shift(torch.cat([real, fake.detach()]), shifts)).view(2, -1)   # logits [B]
+        d_loss = F.softplus(-d_real).mean() + F.softplus(d_fake).mean()            # -log D(x) - log(1 - D(G(z)))
+        self.discriminator_adam.zero_grad()
+        d_loss.backward()
+        self.discriminator_adam.step()
+
+        model.discriminator.requires_grad_(False)   # the generator's step needs none of its gradients
+        g_loss = F.softplus(-model.discriminator(shift(fake, shifts))).mean()      # -log D(G(z))
+        self.generator_adam.zero_grad()
+        g_loss.backward()
+        self.generator_adam.step()
+        model.discriminator.requires_grad_(True)
+
+        model.update_average()
+        self.history[step % self.steps_per_epoch] = torch.stack(
+            [d_loss, g_loss, torch.sigmoid(d_real).mean(), torch.sigmoid(d_fake).mean()]).detach()
+        self.step_number += 1
+
+    def check_finite(self):
+        """Means of this epoch's steps so far, as NAMES. NotFinite: a loss or a weight is not finite."""
+        done = (self.step_number - 1) % self.steps_per_epoch + 1
+        history = self.history[:done].cpu()
+        bad = (~torch.isfinite(history).all(1)).nonzero()
+        # The last step's harm is in the weights only.
+        if len(bad) or not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
+            step = self.step_number - done + int(bad[0]) if len(bad) else self.step_number
+            raise training.NotFinite(f'expected finite losses, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
+                                     f'nothing after the last good checkpoint was saved. Delete the run and train with a lower '
+                                     f'--lr')
+        return history.mean(0).tolist()
+
+    @torch.no_grad()
+    def add_frame(self, epoch):
+        """Keep the draws of samples.gif as they are after this epoch, in every so many epochs."""
+        if epoch % math.ceil(self.config['epochs'] / FRAMES) == 0:
+            z = self.model.sample_prior(DRAWS, seed=training.key(self.config['seed'], training.PRIOR))
+            self.frames = torch.cat([self.frames, self.model.decode(z).round().byte().cpu()[None]])
+
+
+def fit(model, dataset, config, folder, resume=None):
+    """Train both players; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
+
+    resume: the checkpoint state to go on from. Returns the final checkpoint's state, whose 'frames' are uint8
+    [FRAMES or fewer, DRAWS, *shape], and the seconds of training.
+    On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
+    NotFinite: a loss was not; the last checkpoint is left as it is.
+    """
+    started = time.perf_counter()
+    images = training.Images(dataset, next(model.parameters()).device)
+    trainer = Trainer(model, images, config)
+    metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
+    metrics = []
+    if resume:
+        trainer.load_state_dict(resume)
+        metrics = training.read_metrics(folder)[:trainer.step_number // trainer.steps_per_epoch]   # as in training.fit
+    utils.write_atomically(metrics_path, lambda path: path.write_text(''.join(json.dumps(m) + '\n' for m in metrics)))
+    model.train()
+    bar = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None, leave=False, unit='step')
+    with bar as progress, training.InterruptFlag() as interrupt:
+        while trainer.step_number < trainer.total_steps:
+            epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
+            order = training.epoch_order(images.n, config['seed'], epoch, images.windows.device).split(config['batch_size'])
+            for rows in order[position:]:
+                trainer.step(rows)
+                progress.update()
+                if trainer.step_number % training.CHECK_EVERY == 0:
+                    means = trainer.check_finite()
+                    progress.set_postfix_str(f'epoch {epoch + 1}, D(x) {means[2]:.2f}, D(G(z)) {means[3]:.2f}')
+                if interrupt.raised:
+                    break
+            means = trainer.check_finite()
+            if trainer.step_number % trainer.steps_per_epoch == 0:
+                trainer.add_frame(epoch + 1)
+                metrics.append({'epoch': epoch + 1, **dict(zip(NAMES, means)), 'seconds': round(time.perf_counter() - started, 3)})
+                with open(metrics_path, 'a') as file:
+                    file.write(json.dumps(metrics[-1]) + '\n')
+                started = time.perf_counter()
+            utils.save_checkpoint(checkpoint_path, trainer.state_dict())
+            if interrupt.raised:
+                raise KeyboardInterrupt
+    model.eval().requires_grad_(False)
+    state = {'stage': 'trained', 'config': config, 'model': model.state_dict(), 'frames': trainer.frames}
+    utils.save_checkpoint(checkpoint_path, state)
+    return state, sum(m['seconds'] for m in metrics)
