@@ -73,3 +73,19 @@ def imagenette_dir(tmp_path):
             for i in range(3):   # larger than they are read
                 Image.fromarray(generator.integers(0, 256, (160, 200, 3), np.uint8)).save(folder / f'{i}.JPEG')
     return tmp_path
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """command(module, *arguments) -> (exit status, standard output, standard error), in this process."""
+    def run(module, *arguments):
+        monkeypatch.setattr(sys, 'argv', [module.__file__, *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            utils.run_command(module.main)
+            status = 0
+        except SystemExit as exit:
+            status = exit.code
+        out, err = capsys.readouterr()
+        return status, out, err
+    return run

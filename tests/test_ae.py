@@ -16,7 +16,7 @@ import train_ae
 import train_vae
 import training
 import utils
-from test_commands import command, contents, ctrl_c, one_line, stop_at  # noqa: F401, command is a fixture
+from test_commands import contents, ctrl_c, one_line, stop_at
 from test_training import Stop, fit_until, raise_stop
 
 SMALL = {'convolutions': [{'channels': 8, 'kernel': 3, 'stride': 2, 'padding': 1}] * 3, 'linear': [16]}

@@ -25,22 +25,6 @@ PICTURES = ['loss.png', 'reconstructions.png', 'samples.png', 'tsne_train.png', 
 SMALL = ['--epochs', '2', '--latent-dim', '6', '--device', 'cpu']
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """command(module, *arguments) -> (exit status, standard output, standard error), in this process."""
-    def run(module, *arguments):
-        monkeypatch.setattr(sys, 'argv', [module.__file__, *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            utils.run_command(module.main)
-            status = 0
-        except SystemExit as exit:
-            status = exit.code
-        out, err = capsys.readouterr()
-        return status, out, err
-    return run
-
-
 def one_line(err):
     return err.startswith('error: ') and err.count('\n') == 1
 

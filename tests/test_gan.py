@@ -2,7 +2,6 @@
 import json
 import os
 import signal
-import sys
 
 import numpy as np
 import pytest
@@ -20,20 +19,9 @@ import utils
 SMALL = ['--epochs', '3', '--latent-dim', '6', '--batch-size', '16', '--device', 'cpu']
 
 
-@pytest.fixture
-def command(monkeypatch, capsys, csv_dir):
-    """command(module, *arguments) -> (exit status, standard output, standard error), in this process, on the CSV files."""
-    def run(module, *arguments):
-        monkeypatch.setenv('DATA_PATH', str(csv_dir))
-        monkeypatch.setattr(sys, 'argv', [module.__file__, *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            utils.run_command(module.main)
-            status = 0
-        except SystemExit as exit:
-            status = exit.code
-        return status, *capsys.readouterr()
-    return run
+@pytest.fixture(autouse=True)
+def data_path(monkeypatch, csv_dir):
+    monkeypatch.setenv('DATA_PATH', str(csv_dir))
 
 
 # --------------------------------------------------------------------------------------------- networks
