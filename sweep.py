@@ -19,7 +19,7 @@ def pca_losses(train_set, test_set, sizes):
     scores = pca.transform(x_test)
     losses = []
     for size in sizes:
-        decoded = torch.as_tensor(scores[:, :size] @ pca.components_[:size] + pca.mean_)    # [N, 784]
+        decoded = torch.as_tensor(scores[:, :size] @ pca.components_[:size] + pca.mean_).clamp(0, 255)   # [N, 784], as images are
         pairs = zip(torch.as_tensor(x_test).split(grading.GRADE_BATCH), decoded.split(grading.GRADE_BATCH))
         losses.append(float(torch.stack([grading.reconstruction_loss(*pair) for pair in pairs]).mean()))
     return losses
