@@ -63,7 +63,7 @@ def train_classifier(train):
 
 
 def inception():
-    """torchmetrics' Inception network with 2,048 features; None if it is not on this machine."""
+    """torchmetrics' Inception network with 2,048 features; None if it is not on this machine. On a CPU it takes minutes."""
     weights = Path(torch.hub.get_dir()) / 'checkpoints' / INCEPTION_WEIGHTS
     if importlib.util.find_spec('torch_fidelity') is None or not weights.exists():
         return None
@@ -80,7 +80,8 @@ def classifier_features(classifier, images):
 def inception_features(network, images):
     """Features [N, 2048] of uint8 images [N, *shape]; grey ones as three equal channels, as the network wants them."""
     images = images[:, None].expand(-1, 3, -1, -1) if images.dim() == 3 else images
-    return torch.cat([network(part) for part in images.split(50)])
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device)).cpu() for part in images.split(50)])
 
 
 class Given(nn.Identity):
@@ -131,11 +132,12 @@ def grade(samples, train, test):
     checksum = train.checksum()
     if checksum not in known:
         known[checksum] = train_classifier(train)
-    classifier, network = known[checksum], inception()
+    classifier, network, device = known[checksum], inception(), samples.device
     samples, real = samples.clamp(0, 255).round().byte().cpu(), test.X.byte()   # as they would be in files
     features = classifier_features(classifier, samples)
     counts = classifier.head(features).argmax(1).bincount(minlength=len(train.classes))
     if network:
+        network.to(device)
         frechet, floor = compare(inception_features(network, samples), inception_features(network, real[:SAMPLES]))
     else:
         frechet, floor = compare(features, classifier_features(classifier, real))

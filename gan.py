@@ -56,12 +56,13 @@ def dcgan_networks(latent_dim, shape):
     if not widths:
         raise ValueError(f'expected images of more than 8 x 8 for model dcgan, got {shape[-2]} x {shape[-1]}; use --model linear')
     top = widths[-1] * height * width
-    up, down = [nn.Linear(latent_dim, top), nn.Unflatten(1, (widths[-1], height, width)), nn.BatchNorm2d(widths[-1]), nn.ReLU()], []
+    up = [nn.Linear(latent_dim, top), nn.Unflatten(1, (widths[-1], height, width)), nn.BatchNorm2d(widths[-1]), nn.ReLU()]
     for c_in, c_out in zip(widths[:0:-1], widths[-2::-1]):
         up += [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
     up += [nn.ConvTranspose2d(widths[0], channels, 4, stride=2, padding=1), nn.Tanh()]
     # Spectral normalisation (Miyato et al., 2018) bounds how steeply D may rise from generated to real images: without it
     # D is soon certain of a thousand images, and G's gradient is gone.
+    down = []
     for c_in, c_out in zip([channels, *widths], widths):
         down += [spectral_norm(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
     down += [nn.Flatten(), spectral_norm(nn.Linear(top, 1))]
@@ -190,9 +191,9 @@ class Trainer:
         # The last step's harm is in the weights only.
         if len(bad) or not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
             step = self.step_number - done + int(bad[0]) if len(bad) else self.step_number
-            raise training.NotFinite(f'expected finite losses, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
-                                     f'nothing after the last good checkpoint was saved. Delete the run and train with a lower '
-                                     f'--lr')
+            epoch = step // self.steps_per_epoch + 1
+            raise training.NotFinite(f'expected finite losses, got none at step {step} (epoch {epoch}); nothing after '
+                                     f'the last good checkpoint was saved. Delete the run and train with a lower --lr')
         return history.mean(0).tolist()
 
     @torch.no_grad()
@@ -237,7 +238,8 @@ def fit(model, dataset, config, folder, resume=None):
             means = trainer.check_finite()
             if trainer.step_number % trainer.steps_per_epoch == 0:
                 trainer.add_frame(epoch + 1)
-                metrics.append({'epoch': epoch + 1, **dict(zip(NAMES, means)), 'seconds': round(time.perf_counter() - started, 3)})
+                metrics.append({'epoch': epoch + 1, **dict(zip(NAMES, means)),
+                                'seconds': round(time.perf_counter() - started, 3)})
                 with open(metrics_path, 'a') as file:
                     file.write(json.dumps(metrics[-1]) + '\n')
                 started = time.perf_counter()

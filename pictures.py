@@ -33,7 +33,7 @@ CAPTIONS = {
 GAN_CAPTIONS = {   # where they differ
     'samples.png': 'Random samples: images of draws from N(0, 1).',
     'interpolation.png': 'From one draw to another, along the arc between them.',
-    'loss.png': 'The two players\' losses, and what the discriminator takes real and generated images for, means over each epoch.',
+    'loss.png': 'The two players\' losses, and what the discriminator takes real and generated images for, by epoch.',
 }
 
 
@@ -172,7 +172,7 @@ def save_gan_losses(metrics, file_name):
     """metrics: the lines of a GAN's metrics.jsonl."""
     fig, axes = plt.subplots(1, 2, figsize=(12, 3.2))
     for ax, title, names in ((axes[0], 'losses', {'discriminator_loss': 'discriminator', 'generator_loss': 'generator'}),
-                             (axes[1], 'mean probability of being real', {'d_real': 'real, D(x)', 'd_fake': 'generated, D(G(z))'})):
+                             (axes[1], 'mean probability of being real', {'d_real': 'D(x)', 'd_fake': 'D(G(z))'})):
         for name, label in names.items():
             ax.plot([m['epoch'] for m in metrics], [m[name] for m in metrics], marker='.', label=label)
         ax.set(title=title, xlabel='epoch', ylabel='nats an image' if ax is axes[0] else '')
