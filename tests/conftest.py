@@ -8,11 +8,12 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-import torchvision
-from PIL import Image
 
 if not torch.cuda.is_available():
-    os.environ['TRITON_INTERPRET'] = '1'   # before anything imports triton
+    os.environ['TRITON_INTERPRET'] = '1'   # before anything imports triton, as torchvision does
+
+import torchvision  # noqa: E402
+from PIL import Image  # noqa: E402
 
 import utils  # noqa: E402
 
