@@ -42,6 +42,7 @@ class Classifier(nn.Module):
         return self.features(x.view(len(x), self.channels, *x.shape[-2:]))         # [B, 64]
 
 
+@torch.enable_grad()   # whatever the caller does
 def train_classifier(train):
     """A Classifier of the training images, in eval mode. On the CPU always, and from one seed: whoever has the same
     images has the same ruler."""

@@ -25,7 +25,7 @@ def flags():
     parser.add_argument('--latent-dim', metavar='D', type=commands.positive, default=64, help='dimensions of the noise')
     parser.add_argument('--epochs', metavar='E', type=commands.positive, default=50,
                         help='epochs; one shows every image once and two shifted copies of it')
-    parser.add_argument('--batch-size', metavar='B', type=commands.positive, default=64, help='images a step')
+    parser.add_argument('--batch-size', metavar='B', type=commands.positive, default=32, help='images a step')
     parser.add_argument('--lr', type=commands.positive_float, default=argparse.SUPPRESS,
                         help='peak learning rate of both players (default: '
                              + ', '.join(f'{model.lr:g} for {name}' for name, model in gan.MODELS.items()) + ')')
