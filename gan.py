@@ -5,7 +5,6 @@ real one. In turn, D descends the cross-entropy of its guesses, and G ascends lo
 while D still wins. Images are in -1 to 1, the range of tanh.
 """
 import collections
-import copy
 import json
 import math
 import time
@@ -22,7 +21,6 @@ import training
 import utils
 
 BETAS = (0.5, 0.999)   # DCGAN's (Radford et al., 2015): a long momentum pushes on in directions that the other player has left
-EMA = 0.99             # decay of the average of the generator's weights that samples are drawn from
 MAX_SHIFT = 3          # pixels
 DRAWS = 64             # in samples.gif
 FRAMES = 60            # in samples.gif, at most
@@ -76,7 +74,7 @@ MODELS = {'dcgan': Kind(dcgan_networks, 1e-3), 'linear': Kind(linear_networks, 1
 
 
 class GAN(nn.Module):
-    """Both players, and the average of the generator's weights over the last steps, which makes the images.
+    """Both players; the generator makes the images.
 
     kind: a name in MODELS. shape: of an image. ValueError: no such kind, or not for that shape.
     """
@@ -85,20 +83,6 @@ class GAN(nn.Module):
         super().__init__()
         self.latent_dim, self.shape = latent_dim, tuple(shape)
         self.generator, self.discriminator = models.choose(MODELS, 'model', kind).networks(latent_dim, self.shape)
-        # The generator's weights circle about a balance that they do not reach; their average is nearer to it.
-        self.average = copy.deepcopy(self.generator).eval().requires_grad_(False)
-
-    def train(self, mode=True):
-        super().train(mode)
-        self.average.eval()   # batch normalisation by its running statistics: an image does not depend on the others
-        return self
-
-    @torch.no_grad()
-    def update_average(self):
-        for mean, now in zip(self.average.parameters(), self.generator.parameters()):
-            mean.lerp_(now, 1 - EMA)
-        for mean, now in zip(self.average.buffers(), self.generator.buffers()):
-            mean.copy_(now)   # of batch normalisation, which averages by itself
 
     def sample_prior(self, n, *, seed, step=0):
         """n draws of z ~ N(0, 1), [n, D], a function of seed and step."""
@@ -107,7 +91,7 @@ class GAN(nn.Module):
 
     def decode(self, z):
         """z [B, D] -> images [B, *shape] in 0-255."""
-        return (255 / 2) * (1 + self.average(z)).view(-1, *self.shape)
+        return (255 / 2) * (1 + self.generator(z)).view(-1, *self.shape)
 
 
 # --------------------------------------------------------------------------------------------- training
@@ -178,7 +162,6 @@ class Trainer:
         self.generator_adam.step()
         model.discriminator.requires_grad_(True)
 
-        model.update_average()
         self.history[step % self.steps_per_epoch] = torch.stack(
             [d_loss, g_loss, torch.sigmoid(d_real).mean(), torch.sigmoid(d_fake).mean()]).detach()
         self.step_number += 1
@@ -200,8 +183,10 @@ class Trainer:
     def add_frame(self, epoch):
         """Keep the draws of samples.gif as they are after this epoch, in every so many epochs."""
         if epoch % math.ceil(self.config['epochs'] / FRAMES) == 0:
+            self.model.eval()   # batch normalisation by its running statistics: an image does not depend on the others
             z = self.model.sample_prior(DRAWS, seed=training.key(self.config['seed'], training.PRIOR))
             self.frames = torch.cat([self.frames, self.model.decode(z).round().byte().cpu()[None]])
+            self.model.train()
 
 
 def fit(model, dataset, config, folder, resume=None):

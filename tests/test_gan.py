@@ -67,16 +67,6 @@ def test_shifts_move_images_whole_and_pass_the_gradient():
     assert (x.grad[:, :, 10:14, 10:14] == 1).all()
 
 
-def test_the_average_follows_the_generator(digits):
-    model = gan.GAN('dcgan', 5).train()
-    assert not any(module.training for module in model.average.modules())
-    before = model.average[0].weight.clone()
-    with torch.no_grad():
-        model.generator[0].weight += 1
-    model.update_average()
-    assert torch.allclose(model.average[0].weight, before + 1 - gan.EMA, atol=1e-6)
-
-
 # --------------------------------------------------------------------------------------------- runs
 
 @pytest.mark.parametrize('kind', gan.MODELS)
