@@ -25,7 +25,8 @@ def channels_first(shape):
 
 def expect_shape(shape, expected, decoder):
     if tuple(shape) != expected:
-        raise ValueError(f'expected images of shape {expected} for decoder {decoder}, got {tuple(shape)}; use --decoder groupnorm')
+        raise ValueError(f'expected images of shape {expected} for decoder {decoder}, got {tuple(shape)}; '
+                         f'use --decoder groupnorm')
 
 
 class GroupNormDecoder(nn.Module):

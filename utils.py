@@ -274,7 +274,8 @@ def tensors_as_images(tensors, nrows=1, figsize=(8, 8), titles=[], wspace=0.1, h
 def image_grid(images, per_row=8, padding=1):
     """One picture [3, height, width] in 0-1 of images [N, H, W] or [N, C, H, W] in 0-255."""
     images = torch.as_tensor(images).detach().cpu().float().clamp(0, 255) / 255
-    return torchvision.utils.make_grid(images[:, None] if images.dim() == 3 else images, nrow=per_row, padding=padding, pad_value=1)
+    images = images[:, None] if images.dim() == 3 else images
+    return torchvision.utils.make_grid(images, nrow=per_row, padding=padding, pad_value=1)
 
 
 def save_images(images, file_name):

@@ -117,7 +117,7 @@ def laplace_noise_triton(w0, w1, w2, w3, dtype):
 def laplace_sample_kl_triton(theta, e):
     mu, s = theta
     b = exp(s)
-    a = tl.minimum(tl.abs(mu) * exp(-s), 1e30)   # not infinite, nor infinite times 0, for the narrowest b
+    a = tl.minimum(tl.abs(mu) * tl.minimum(exp(-s), 1e30), 1e30)   # not infinite, nor infinite times 0, for the narrowest b
     exp_a = exp(-a)
     # b h(-a) is |mu| - b (1 - exp(-a)), which does not overflow, where a is not small
     spread = tl.where(a < 0.5, b * h_triton(-a, exp_a), tl.abs(mu) + b * (exp_a - 1))
@@ -128,7 +128,7 @@ def laplace_sample_kl_triton(theta, e):
 def laplace_gradient_triton(theta, e, dz, dkl):
     mu, s = theta
     b = exp(s)
-    a = tl.minimum(tl.abs(mu) * exp(-s), 1e30)
+    a = tl.minimum(tl.abs(mu) * tl.minimum(exp(-s), 1e30), 1e30)
     exp_a = exp(-a)
     slope = -expm1(-a, exp_a)
     dmu = dz + dkl * tl.where(mu < 0, -slope, slope)
