@@ -116,10 +116,8 @@ def main():
     plt.close(fig)
     utils.write_json(args.run / 'classify.json', {'accuracy': accuracy, 'weight_decay': weight_decay, 'n_train': len(codes),
                                                   'n_test': len(test), 'latent_dim': codes.shape[1]})
-    width = max(map(len, accuracy))
-    print(f'{"classifier of the codes":{width}s}  test accuracy')
-    for name, value in accuracy.items():
-        print(f'{name:{width}s}  {value:13.4f}')
+    commands.print_table([[name, f'{value:.4f}'] for name, value in accuracy.items()],
+                         {'classifier of the codes': '<', 'test accuracy': '>'})
     print(f'confusion matrices: {args.run / "confusion.png"}')
 
 

@@ -353,7 +353,7 @@ def train(system, args, **config):
 COLUMNS = {'run': '<', 'system': '<', 'dist': '<', 'dataset': '<', 'n_test': '>', 'latent_dim': '>', 'seed': '>',
            'train_loss': '>', 'test_loss': '>', 'test_loss_mean': '>', 'kl': '>', 'test_negative_elbo': '>',
            'knn_accuracy': '>', 'frechet': '>', 'frechet_floor': '>', 'classes': '>', 'test_seconds': '>'}
-ONE_DECIMAL = ('kl', 'test_negative_elbo', 'frechet', 'frechet_floor', 'test_seconds')
+ONE_DECIMAL = ('kl', 'test_negative_elbo', 'frechet', 'frechet_floor', 'test_seconds', 'train_seconds')
 
 
 def print_table(rows, columns):
@@ -364,12 +364,15 @@ def print_table(rows, columns):
         print('  '.join(f'{text:{align}{width}}' for text, align, width in zip(line, columns.values(), widths)).rstrip())
 
 
+def cell(value, name):
+    """The text of a result in a table's column of that name."""
+    if value is None:
+        return '-'
+    if isinstance(value, float):
+        return f'{value:.1f}' if name in ONE_DECIMAL else f'{value:.4f}'
+    return str(value)
+
+
 def print_results(results, names):
     """An aligned table, a row for each run."""
-    def cell(name, value):
-        if value is None:
-            return '-'
-        if isinstance(value, float):
-            return f'{value:.1f}' if name in ONE_DECIMAL else f'{value:.4f}'
-        return str(value)
-    print_table([[cell(c, {'run': name, **r}.get(c)) for c in COLUMNS] for name, r in zip(names, results)], COLUMNS)
+    print_table([[cell({'run': name, **r}.get(column), column) for column in COLUMNS] for name, r in zip(names, results)], COLUMNS)

@@ -5,15 +5,12 @@ real one. In turn, D descends the cross-entropy of its guesses, and G ascends lo
 while D still wins. Images are in -1 to 1, the range of tanh.
 """
 import collections
-import json
 import math
-import time
 
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch.nn.utils.parametrizations import spectral_norm
-from tqdm import tqdm
 
 import kernels
 import models
@@ -145,7 +142,7 @@ class Trainer:
         for adam in (self.generator_adam, self.discriminator_adam):
             for group in adam.param_groups:
                 group['lr'] = self.config['lr'] * training.one_cycle(step, self.total_steps, warm_up=0.02)
-        shifts = torch.Generator().manual_seed(seed << 24 | step)   # a step's own: a resumed run repeats it
+        shifts = torch.Generator().manual_seed(training.fold(seed << 24 | step))   # a step's own: a resumed run repeats it
         real = 2 * self.images[rows].view(len(rows), *models.channels_first(model.shape)) - 1
         fake = model.generator(model.sample_prior(len(rows), seed=training.key(seed, training.TRAIN), step=step))
 
@@ -166,72 +163,52 @@ class Trainer:
             [d_loss, g_loss, torch.sigmoid(d_real).mean(), torch.sigmoid(d_fake).mean()]).detach()
         self.step_number += 1
 
+    def done(self):
+        return self.step_number >= self.total_steps
+
     def check_finite(self):
-        """Means of this epoch's steps so far, as NAMES. NotFinite: a loss or a weight is not finite."""
+        """Means of this epoch's steps so far, as NAMES. NotFinite: a loss is not finite."""
         done = (self.step_number - 1) % self.steps_per_epoch + 1
         history = self.history[:done].cpu()
         bad = (~torch.isfinite(history).all(1)).nonzero()
-        # The last step's harm is in the weights only.
-        if len(bad) or not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
-            step = self.step_number - done + int(bad[0]) if len(bad) else self.step_number
-            epoch = step // self.steps_per_epoch + 1
-            raise training.NotFinite(f'expected finite losses, got none at step {step} (epoch {epoch}); nothing after '
-                                     f'the last good checkpoint was saved. Delete the run and train with a lower --lr')
+        if len(bad):
+            raise self.not_finite(self.step_number - done + int(bad[0]))
         return history.mean(0).tolist()
 
+    def check_weights(self, rows):
+        """NotFinite: a weight is not finite. The last step's harm is in the weights only."""
+        if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
+            raise self.not_finite(self.step_number)
+
+    def not_finite(self, step):
+        return training.NotFinite(f'expected finite losses, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
+                                  f'nothing after the last good checkpoint was saved. Delete the run and train with a lower '
+                                  f'--lr')
+
+    def describe(self, means):
+        """The progress bar's text."""
+        return f'D(x) {means[2]:.2f}, D(G(z)) {means[3]:.2f}'
+
     @torch.no_grad()
-    def add_frame(self, epoch):
-        """Keep the draws of samples.gif as they are after this epoch, in every so many epochs."""
+    def end_epoch(self, epoch, means):
+        """The epoch's line of metrics.jsonl, less its seconds. Every so many epochs the draws of samples.gif are kept as
+        they are now."""
         if epoch % math.ceil(self.config['epochs'] / FRAMES) == 0:
             self.model.eval()   # batch normalisation by its running statistics: an image does not depend on the others
             z = self.model.sample_prior(DRAWS, seed=training.key(self.config['seed'], training.PRIOR))
             self.frames = torch.cat([self.frames, self.model.decode(z).round().byte().cpu()[None]])
             self.model.train()
+        return {'epoch': epoch, **dict(zip(NAMES, means))}
 
 
 def fit(model, dataset, config, folder, resume=None):
-    """Train both players; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
+    """Train both players, as training.train_epochs does.
 
-    resume: the checkpoint state to go on from. Returns the final checkpoint's state, whose 'frames' are uint8
-    [FRAMES or fewer, DRAWS, *shape], and the seconds of training.
-    On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
-    NotFinite: a loss was not; the last checkpoint is left as it is.
+    Returns the final checkpoint's state, whose 'frames' are uint8 [FRAMES or fewer, DRAWS, *shape], and the seconds of training.
     """
-    started = time.perf_counter()
-    images = training.Images(dataset, next(model.parameters()).device)
-    trainer = Trainer(model, images, config)
-    metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
-    metrics = []
-    if resume:
-        trainer.load_state_dict(resume)
-        metrics = training.read_metrics(folder)[:trainer.step_number // trainer.steps_per_epoch]   # as in training.fit
-    utils.write_atomically(metrics_path, lambda path: path.write_text(''.join(json.dumps(m) + '\n' for m in metrics)))
-    model.train()
-    bar = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None, leave=False, unit='step')
-    with bar as progress, training.InterruptFlag() as interrupt:
-        while trainer.step_number < trainer.total_steps:
-            epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
-            order = training.epoch_order(images.n, config['seed'], epoch, images.windows.device).split(config['batch_size'])
-            for rows in order[position:]:
-                trainer.step(rows)
-                progress.update()
-                if trainer.step_number % training.CHECK_EVERY == 0:
-                    means = trainer.check_finite()
-                    progress.set_postfix_str(f'epoch {epoch + 1}, D(x) {means[2]:.2f}, D(G(z)) {means[3]:.2f}')
-                if interrupt.raised:
-                    break
-            means = trainer.check_finite()
-            if trainer.step_number % trainer.steps_per_epoch == 0:
-                trainer.add_frame(epoch + 1)
-                metrics.append({'epoch': epoch + 1, **dict(zip(NAMES, means)),
-                                'seconds': round(time.perf_counter() - started, 3)})
-                with open(metrics_path, 'a') as file:
-                    file.write(json.dumps(metrics[-1]) + '\n')
-                started = time.perf_counter()
-            utils.save_checkpoint(checkpoint_path, trainer.state_dict())
-            if interrupt.raised:
-                raise KeyboardInterrupt
+    trainer = Trainer(model, training.Images(dataset, next(model.parameters()).device), config)
+    seconds = training.train_epochs(trainer, folder, resume)
     model.eval().requires_grad_(False)
     state = {'stage': 'trained', 'config': config, 'model': model.state_dict(), 'frames': trainer.frames}
-    utils.save_checkpoint(checkpoint_path, state)
-    return state, sum(m['seconds'] for m in metrics)
+    utils.save_checkpoint(folder / 'checkpoint.pt', state)
+    return state, seconds

@@ -60,8 +60,7 @@ def run(args, config):
         row['pca_loss'] = loss
     draw_losses(rows, folder / 'sweep.png')
     utils.write_json(folder / 'sweep.json', {'seed': args.seed, 'sizes': rows})
-    print('\nlatent_dim  train_loss  test_loss  PCA, same size  knn_accuracy  train_seconds')
-    for row in rows:
-        print(f'{row["latent_dim"]:10d}  {row["train_loss"]:10.4f}  {row["test_loss"]:9.4f}  {row["pca_loss"]:14.4f}  '
-              f'{row["knn_accuracy"]:12.4f}  {row["train_seconds"]:13.1f}')
+    print()
+    columns = {'latent_dim': '>', 'train_loss': '>', 'test_loss': '>', 'pca_loss': '>', 'knn_accuracy': '>', 'train_seconds': '>'}
+    commands.print_table([[commands.cell(row[name], name) for name in columns] for row in rows], columns)
     print(f'pictures and figures: {folder / "sweep.png"}, {folder / "sweep.json"}')

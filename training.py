@@ -46,6 +46,12 @@ def key(seed, use):
     return use << 32 | seed
 
 
+def fold(number):
+    """A number of up to 64 bits as one of 32 for PyTorch's CPU generator, which ignores the bits above: they move the lower
+    ones, or seeds would repeat each other."""
+    return (number ^ (number >> 32) * 0x9E3779B1) % 2 ** 32
+
+
 # ------------------------------------------------------------------------------------------------ images
 
 class Images:
@@ -69,7 +75,7 @@ class Images:
 
 def epoch_order(n, seed, epoch, device):
     """The rows of one epoch, shuffled: every image once, and COPIES_PER_EPOCH * n of the copies. int64 [3n]."""
-    generator = torch.Generator().manual_seed(seed << 20 | epoch)
+    generator = torch.Generator().manual_seed(fold(seed << 20 | epoch))
     copies = n + torch.randperm((len(SHIFTS) - 1) * n, generator=generator)[:COPIES_PER_EPOCH * n]
     rows = torch.cat([torch.arange(n), copies])
     return rows[torch.randperm(len(rows), generator=generator)].to(device)
@@ -296,8 +302,9 @@ class Trainer:
     """Everything that a step changes: model, table (if no encoder is in its place), their optimisers, the steps done;
     and the best weights so far, where early stopping (`patience` in config) looks for them."""
 
-    def __init__(self, model, images, config):
-        self.model, self.images, self.config = model, images, config
+    def __init__(self, model, images, config, validation=None):
+        """images, validation: Images to train on, and to measure the loss on after every epoch."""
+        self.model, self.images, self.config, self.validation = model, images, config, validation
         start_pixel_bias(model, images)
         self.adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True,
                                      weight_decay=config.get('weight_decay', 0), decoupled_weight_decay=True)
@@ -336,7 +343,7 @@ class Trainer:
             self.prune()
         if config.get('dropout'):
             # Which outputs are dropped is a function of seed and step, like all other noise here.
-            torch.manual_seed(config['seed'] * 1_000_003 + step)
+            torch.manual_seed(fold(config['seed'] * 1_000_003 + step))
         factor = one_cycle(step, self.total_steps, warm_up=0.1)
         for group in self.adam.param_groups:
             group['lr'] = config['lr'] * factor
@@ -360,6 +367,20 @@ class Trainer:
         for module in prunable(self.model):
             # Scores in the plain layout: torch's choice of the smallest cannot read channels-last weights.
             prune.l1_unstructured(module, 'weight', self.config['prune'], module.weight.detach().abs().contiguous())
+
+    def end_epoch(self, epoch, means):
+        """The epoch's line of metrics.jsonl, less its seconds. means: of its steps' reconstruction and KL."""
+        reconstruction, kl = means
+        line = {'epoch': epoch, 'loss': reconstruction + self.config['beta'] * kl, 'reconstruction': reconstruction, 'kl': kl}
+        if self.validation:
+            line.update(validate(self.model, self.validation, self.config))
+        if 'patience' in self.config:
+            self.look(line['validation_loss'])
+        return line
+
+    def describe(self, means):
+        """The progress bar's text."""
+        return f'loss {means[0] + self.config["beta"] * means[1]:.1f} nats'
 
     def look(self, validation_loss):
         """At an epoch's end: keep the weights if they are the best so far by more than min_delta."""
@@ -411,21 +432,16 @@ class Trainer:
             raise self.not_finite(self.step_number)
 
 
-def fit(model, dataset, config, folder, resume=None, validation=None):
-    """Train model and latents; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
+def train_epochs(trainer, folder, resume):
+    """Step until the trainer is done; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
 
-    resume: the checkpoint state to go on from. validation: a data set whose loss is measured after every epoch, for a
-    model with an encoder. With `patience` in config, training stops after so many epochs in which that loss did not fall
-    by more than `min_delta` nats, and its best weights are kept.
-    Returns the final checkpoint's state, and the seconds of training (of what came before a resume, the whole epochs).
+    trainer: this file's Trainer or that of gan.py. resume: the checkpoint state to go on from, or None.
+    Returns the seconds of all epochs, those before a resume included.
     On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
     NotFinite: the loss was not; the last checkpoint is left as it is.
     """
-    device = model.pixel_bias.device
     started = time.perf_counter()
-    images = Images(dataset, device)
-    validation = Images(validation, device) if validation else None
-    trainer = Trainer(model, images, config)
+    images, config = trainer.images, trainer.config
     metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
     metrics = []
     if resume:
@@ -433,29 +449,23 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
         # A run killed between the two writes left a line for an epoch that comes again.
         metrics = read_metrics(folder)[:trainer.step_number // trainer.steps_per_epoch]
     utils.write_atomically(metrics_path, lambda path: path.write_text(''.join(json.dumps(m) + '\n' for m in metrics)))
-    model.train()
+    trainer.model.train()
     bar = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None, leave=False, unit='step')
     with bar as progress, InterruptFlag() as interrupt:
         while not trainer.done():
             epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
-            order = epoch_order(images.n, config['seed'], epoch, device).split(config['batch_size'])
+            order = epoch_order(images.n, config['seed'], epoch, images.windows.device).split(config['batch_size'])
             for rows in order[position:]:
                 trainer.step(rows)
                 progress.update()
                 if trainer.step_number % CHECK_EVERY == 0:
-                    reconstruction, kl = trainer.check_finite()
-                    progress.set_postfix_str(f'epoch {epoch + 1}, loss {reconstruction + config["beta"] * kl:.1f} nats')
+                    progress.set_postfix_str(f'epoch {epoch + 1}, {trainer.describe(trainer.check_finite())}')
                 if interrupt.raised:
                     break
-            reconstruction, kl = trainer.check_finite()
+            means = trainer.check_finite()
             trainer.check_weights(rows)
             if trainer.step_number % trainer.steps_per_epoch == 0:
-                line = {'epoch': epoch + 1, 'loss': reconstruction + config['beta'] * kl,
-                        'reconstruction': reconstruction, 'kl': kl}
-                if validation:
-                    line.update(validate(model, validation, config))
-                if 'patience' in config:
-                    trainer.look(line['validation_loss'])
+                line = trainer.end_epoch(epoch + 1, means)
                 metrics.append({**line, 'seconds': round(time.perf_counter() - started, 3)})
                 with open(metrics_path, 'a') as file:
                     file.write(json.dumps(metrics[-1]) + '\n')
@@ -463,6 +473,23 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
             utils.save_checkpoint(checkpoint_path, trainer.state_dict())
             if interrupt.raised:
                 raise KeyboardInterrupt
+    return sum(m['seconds'] for m in metrics)
+
+
+def fit(model, dataset, config, folder, resume=None, validation=None):
+    """Train model and latents, as train_epochs does, and let the latents settle.
+
+    validation: a data set whose loss is measured after every epoch, for a model with an encoder. With `patience` in config,
+    training stops after so many epochs in which that loss did not fall by more than `min_delta` nats, and its best weights
+    are kept.
+    Returns the final checkpoint's state, and the seconds of training (of what came before a resume, the whole epochs).
+    """
+    device = model.pixel_bias.device
+    started = time.perf_counter()
+    images = Images(dataset, device)
+    trainer = Trainer(model, images, config, Images(validation, device) if validation else None)
+    seconds = time.perf_counter() - started + train_epochs(trainer, folder, resume)
+    started = time.perf_counter()
     trainer.finish()
     model.requires_grad_(False)
     if model.encoder:
@@ -472,8 +499,8 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
     if 'patience' in config:
         state['best_epoch'] = trainer.best['epoch']
     state = {'stage': 'trained', 'config': config, 'model': model.state_dict(), **state, 'labels': dataset.y}
-    utils.save_checkpoint(checkpoint_path, state)
-    return state, sum(m['seconds'] for m in metrics) + time.perf_counter() - started
+    utils.save_checkpoint(folder / 'checkpoint.pt', state)
+    return state, seconds + time.perf_counter() - started
 
 
 def validate(model, images, config):

@@ -50,7 +50,8 @@ def test_an_epoch_shows_every_image_and_some_copies(n):
     assert (order < n).sum() == n and order.max() < 5 * n
     assert torch.equal(order, training.epoch_order(n, seed=0, epoch=3, device='cpu'))
     if n > 2:
-        for other in (dict(seed=1, epoch=3), dict(seed=0, epoch=4)):
+        for other in (dict(seed=1, epoch=3), dict(seed=0, epoch=4), dict(seed=4096, epoch=3),   # 4096 << 20 is 2^32
+                      dict(seed=2 ** 32 - 1, epoch=3)):
             assert not torch.equal(order, training.epoch_order(n, device='cpu', **other))
 
 
