@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
 def add_place_flags(parser, default_path):
     parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH') or argparse.SUPPRESS,
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
-                             'if it has neither (default: the environment variable DATA_PATH, or ' + default_path + ')')
+                             'if it has neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed (default: the environment variable DATA_PATH, or ' + default_path + ')')
     parser.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or cuda:N (default: cuda if there is one)')
 
 
@@ -139,7 +139,7 @@ def parse_classes(wanted, names):
             raise utils.UserError(f'expected --interpolate to name two of {", ".join(names)}, got {word!r}')
     if chosen[0] == chosen[1]:
         raise utils.UserError(f'expected --interpolate to name two different classes, got {wanted[0]!r} twice')
-    return chosen
+    return tuple(chosen)
 
 
 def build_model(config):
@@ -242,7 +242,7 @@ class Run:
     train_set: utils.ImageDataset
     test_set: utils.ImageDataset
     source: str           # where the images come from
-    classes: list         # numbers of the two whose images an interpolation joins
+    classes: tuple        # numbers of the two whose images an interpolation joins
     device: torch.device
 
 
@@ -258,7 +258,7 @@ def open_run(system, args, **config):
     run_dir = run_dir if run_dir.name else run_dir.resolve()   # '.' has no name to derive others from
     data_path = given.get('data_path', 'dataset')
     train_set, test_set, source = utils.load_data(data_path, given.get('dataset'), given.get('n_train'), given.get('n_test'))
-    classes = parse_classes(given.get('interpolate', pictures.INTERPOLATE), train_set.classes)
+    classes = parse_classes(given['interpolate'], train_set.classes) if 'interpolate' in given else pictures.INTERPOLATE
     config = {'system': system, 'dist': dist, 'dataset': train_set.name, 'n_train': len(train_set), 'n_test': len(test_set),
               'shape': list(train_set.X.shape[1:]),
               'train_checksum': train_set.checksum(), 'test_checksum': test_set.checksum(), **config,

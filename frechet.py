@@ -129,18 +129,24 @@ def grade(samples, train, test):
     frechet, frechet_floor, frechet_features: see `compare`; 'inception' or 'classifier'.
     classes, smallest_class: how many of the classes appear among the samples, and the share of the rarest one, as the
     classifier sees them: a generator that makes one thing only shows.
+    Of images without labels there is no classifier: what needs one is None.
     """
-    checksum = train.checksum()
-    if checksum not in known:
-        known[checksum] = train_classifier(train)
-    classifier, network, device = known[checksum], inception(), samples.device
+    network = inception()
+    if not network and not train.labelled:
+        return dict.fromkeys(('frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class'))
+    device, shares = samples.device, None
     samples, real = samples.clamp(0, 255).round().byte().cpu(), test.X.byte()   # as they would be in files
-    features = classifier_features(classifier, samples)
-    counts = classifier.head(features).argmax(1).bincount(minlength=len(train.classes))
+    if train.labelled:
+        checksum = train.checksum()
+        if checksum not in known:
+            known[checksum] = train_classifier(train)
+        features = classifier_features(known[checksum], samples)
+        shares = known[checksum].head(features).argmax(1).bincount(minlength=len(train.classes)) / len(samples)
     if network:
         network.to(device)
         frechet, floor = compare(inception_features(network, samples), inception_features(network, real[:SAMPLES]))
     else:
-        frechet, floor = compare(features, classifier_features(classifier, real))
+        frechet, floor = compare(features, classifier_features(known[checksum], real))
     return {'frechet': frechet, 'frechet_floor': floor, 'frechet_features': 'inception' if network else 'classifier',
-            'classes': int((counts > 0).sum()), 'smallest_class': float(counts.min() / len(samples))}
+            'classes': None if shares is None else int((shares > 0).sum()),
+            'smallest_class': None if shares is None else float(shares.min())}

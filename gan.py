@@ -118,9 +118,9 @@ class Trainer:
             torch.optim.Adam(player.parameters(), lr=config['lr'], betas=BETAS, fused=True)
             for player in (model.generator, model.discriminator))
         self.step_number = 0
-        self.steps_per_epoch = math.ceil((1 + training.COPIES_PER_EPOCH) * images.n / config['batch_size'])
+        self.steps_per_epoch = math.ceil(training.epoch_length(images.n) / config['batch_size'])
         self.total_steps = self.steps_per_epoch * config['epochs']
-        self.history = torch.zeros(self.steps_per_epoch, len(NAMES), device=images.windows.device)   # this epoch: as NAMES
+        self.history = torch.zeros(self.steps_per_epoch, len(NAMES), device=images.device)   # this epoch: as NAMES
         self.frames = torch.zeros(0, DRAWS, *model.shape, dtype=torch.uint8)       # of the epochs so far
 
     def state_dict(self):

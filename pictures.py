@@ -13,7 +13,7 @@ import grading
 import training
 import utils
 
-INTERPOLATE = ('1', '3')   # trouser and dress, by class number
+INTERPOLATE = 1, 3   # trouser and dress
 STEPS = 10             # images along an interpolation, ends included
 
 CAPTIONS = {

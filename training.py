@@ -35,6 +35,8 @@ INFER_PASSES = 40         # over new images; the course allows 100
 INFER_LR = 0.1
 INFER_BATCH = 250
 KEEP = 0.186              # a principal component starts switched on if its posterior spread is at most this
+PCA_IMAGES = 20_000       # that principal components are estimated from, at most
+RIDGE_ROWS = 100_000      # that the linear start of new images is, at most
 CHECK_EVERY = 50          # steps between looks at the loss, which on a GPU make the host wait
 
 
@@ -54,30 +56,45 @@ def fold(number):
 
 # ------------------------------------------------------------------------------------------------ images
 
+MANY = 100_000   # so many images are not overfitted without shifted copies, whose latents would take four times the memory
+
+
+def copies(n):
+    """How many shifted copies each of n images has."""
+    return len(SHIFTS) - 1 if n <= MANY else 0
+
+
 class Images:
-    """A data set and its shifted copies on the device, as one uint8 tensor; row = copy * n + image."""
+    """A data set and its shifted copies; row = copy * n + image. As uint8 on the device, or, if it is mapped, in its file."""
 
     def __init__(self, dataset, device):
-        height, width = dataset.X.shape[-2:]
-        padded = F.pad(dataset.X.to(torch.uint8), (1, 1, 1, 1)).to(device)         # [n, 30, 30], or [n, C, 66, 66]
-        self.windows = padded.unfold(-2, height, 1).unfold(-2, width, 1)           # [n, 3, 3, 28, 28], a view
+        self.X = dataset.X if dataset.mapped else dataset.X.to(torch.uint8).to(device)   # [n, 28, 28] or [n, C, H, W]
+        self.device = torch.device(device)
         self.shifts = torch.tensor(SHIFTS, device=device)
         self.n = len(dataset)
 
     def __len__(self):
-        return self.n * len(SHIFTS)
+        return self.n * (1 + copies(self.n))
 
     def __getitem__(self, rows):
         """rows: int64 [B] -> [B, 28, 28] (or [B, C, H, W]), float32 in 0-1."""
+        height, width = self.X.shape[-2:]
+        x = F.pad(self.X[(rows % self.n).to(self.X.device)].to(self.device), (1, 1, 1, 1))   # [B, 30, 30]
+        windows = x.unfold(-2, height, 1).unfold(-2, width, 1)                     # [B, 3, 3, 28, 28], a view
         top, left = self.shifts[rows // self.n].unbind(1)
-        return self.windows[rows % self.n, ..., top, left, :, :].float() / 255
+        return windows[torch.arange(len(rows), device=self.device), ..., top, left, :, :].float() / 255
+
+
+def epoch_length(n):
+    """How many rows an epoch of n images has."""
+    return n * (1 + min(COPIES_PER_EPOCH, copies(n)))
 
 
 def epoch_order(n, seed, epoch, device):
-    """The rows of one epoch, shuffled: every image once, and COPIES_PER_EPOCH * n of the copies. int64 [3n]."""
+    """The rows of one epoch, shuffled: every image once, and of their copies COPIES_PER_EPOCH * n. int64 [3n]."""
     generator = torch.Generator().manual_seed(fold(seed << 20 | epoch))
-    copies = n + torch.randperm((len(SHIFTS) - 1) * n, generator=generator)[:COPIES_PER_EPOCH * n]
-    rows = torch.cat([torch.arange(n), copies])
+    shifted = n + torch.randperm(copies(n) * n, generator=generator)[:COPIES_PER_EPOCH * n]
+    rows = torch.cat([torch.arange(n), shifted])
     return rows[torch.randperm(len(rows), generator=generator)].to(device)
 
 
@@ -94,13 +111,14 @@ def features(x):
 def principal_components(images, latent_dim):
     """Whitened scores [len(images), D] of all rows on the first D components of the images' features, and the
     components' variances [D]. Where the images have fewer components, zeros."""
-    x = features(images[torch.arange(images.n, device=images.windows.device)]).cpu().numpy()   # [n, 784]
+    step = math.ceil(images.n / PCA_IMAGES)
+    x = features(images[torch.arange(0, images.n, step, device=images.device)]).cpu().numpy()   # [n / step, 784]
     dims = min(latent_dim, len(x) - 1, x.shape[1])
     if dims < 1:   # a single image
         return torch.zeros(len(images), latent_dim), torch.zeros(latent_dim)
     with np.errstate(invalid='ignore'):   # images that are all the same have no variance to explain
         pca = PCA(dims, svd_solver='covariance_eigh').fit(x)
-    chunks = torch.arange(len(images), device=images.windows.device).split(10_000)
+    chunks = torch.arange(len(images), device=images.device).split(10_000)
     scores = torch.cat([torch.as_tensor(pca.transform(features(images[rows]).cpu().numpy())) for rows in chunks])
     variance = torch.as_tensor(pca.explained_variance_).clamp_min(1e-8)
     padding = (0, latent_dim - dims)
@@ -120,7 +138,7 @@ def start_latents(model, images, obs_std):
     - families without a scale cannot make a dimension precise. A random rotation spreads the components over
       all dimensions, with amplitudes variance^(1/4), the best for a linear channel with equal noise in each.
     """
-    device, d = images.windows.device, model.latent_dim
+    device, d = images.device, model.latent_dim
     code, variance = principal_components(images, d)                               # [rows, D], [D]
     spread = obs_std / torch.sqrt(variance + obs_std ** 2)                         # [D]
     if model.dist and model.params_per_dim == 1:
@@ -144,7 +162,7 @@ def start_latents(model, images, obs_std):
 @torch.no_grad()
 def start_pixel_bias(model, images):
     """Let the model begin at the mean image: logits [28, 28] where the decoder gives 0."""
-    chunks = torch.arange(images.n, device=images.windows.device).split(10_000)
+    chunks = torch.arange(images.n, device=images.device).split(10_000)
     mean = sum(images[rows].sum(0) for rows in chunks) / images.n
     model.pixel_bias.copy_(torch.logit(mean.clamp(0.02, 0.98)))
 
@@ -164,7 +182,7 @@ def ridge_regression(inputs, targets, penalty):
 
 def start_inference(model, warm_start, images):
     """Latents [n, K] for new images by the linear map that predicts the training latents: no luck involved."""
-    rows = torch.arange(images.n, device=images.windows.device).split(10_000)
+    rows = torch.arange(images.n, device=images.device).split(10_000)
     return torch.cat([F.pad(features(images[r]), (0, 1), value=1.0) @ warm_start for r in rows])
 
 
@@ -285,7 +303,7 @@ def hold_out(dataset):
     if n < 1:
         raise utils.UserError('expected two training images or more, to hold some out for --patience, got 1; use a larger '
                               '--n-train')
-    return tuple(utils.ImageDataset(dataset.X[part], dataset.y[part], dataset.name) for part in (slice(n), slice(n, None)))
+    return dataset.part(slice(n)), dataset.part(slice(n, None))
 
 
 def prunable(model):
@@ -313,7 +331,7 @@ class Trainer:
             self.table = start_latents(model, images, config['obs_std'])          # [5n, K]
             self.table_adam = RowAdam(self.table)
         self.step_number = 0
-        self.steps_per_epoch = math.ceil((1 + COPIES_PER_EPOCH) * images.n / config['batch_size'])
+        self.steps_per_epoch = math.ceil(epoch_length(images.n) / config['batch_size'])
         self.total_steps = self.steps_per_epoch * config['epochs']
         self.history = torch.zeros(self.steps_per_epoch, 2, device=model.pixel_bias.device)   # this epoch: reconstruction, KL
         self.pruning_step = config['epochs'] // 2 * self.steps_per_epoch if config.get('prune') else None
@@ -454,7 +472,7 @@ def train_epochs(trainer, folder, resume):
     with bar as progress, InterruptFlag() as interrupt:
         while not trainer.done():
             epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
-            order = epoch_order(images.n, config['seed'], epoch, images.windows.device).split(config['batch_size'])
+            order = epoch_order(images.n, config['seed'], epoch, images.device).split(config['batch_size'])
             for rows in order[position:]:
                 trainer.step(rows)
                 progress.update()
@@ -505,7 +523,7 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
 
 def validate(model, images, config):
     """The loss and its two terms for the encoder's latents of new images, a part of a line of metrics.jsonl."""
-    latents = encode(model, images, torch.arange(images.n, device=images.windows.device))
+    latents = encode(model, images, torch.arange(images.n, device=images.device))
     reconstruction, kl = mean_negative_elbo(model, latents, images, config, seed=key(config['seed'], INFER))
     model.train()
     return {'validation_loss': reconstruction + config['beta'] * kl, 'validation_reconstruction': reconstruction,
@@ -522,7 +540,7 @@ def settle_latents(trainer):
     latents = infer(model, table[:images.n].clone(), images, config, use=REFINE, passes=REFINE_PASSES,
                     lr=INFER_LR / 2, label='refining')
     table[:images.n] = latents
-    batches = torch.arange(len(images), device=table.device).split(10_000)
+    batches = torch.arange(0, len(images), math.ceil(len(images) / RIDGE_ROWS), device=table.device).split(10_000)
     warm_start = ridge_regression((images[r] for r in batches), (table[r] for r in batches), config['obs_std'] ** 2)
     return {'latents': latents, 'warm_start': warm_start}
 

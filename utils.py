@@ -32,7 +32,7 @@ class Imagenette(torchvision.datasets.Imagenette):
 
 
 DIGIT_NAMES = [str(digit) for digit in range(10)]
-# name -> (torchvision class, class names). digits come from scikit-learn.
+# name -> (torchvision class, class names). digits come from scikit-learn, npy from a file that --data-path names.
 DATASETS = {
     'fashion-mnist': (torchvision.datasets.FashionMNIST, ['T-shirt', 'trouser', 'pullover', 'dress', 'coat', 'sandal',
                                                           'shirt', 'sneaker', 'bag', 'ankle boot']),
@@ -40,6 +40,7 @@ DATASETS = {
     'imagenette': (Imagenette, ['tench', 'springer', 'cassette player', 'chain saw', 'church', 'French horn', 'garbage truck',
                                 'gas pump', 'golf ball', 'parachute']),
     'digits': (None, DIGIT_NAMES),
+    'npy': (None, ['unlabelled']),   # any images, in a file of NumPy's
 }
 DEFAULT_DATASET = 'fashion-mnist'
 DEFAULT_IMAGES = 1000   # as in the course: the first 1,000 of each set
@@ -69,23 +70,37 @@ def run_command(main):
 # ---------------------------------------------------------------------------------------------- data
 
 class ImageDataset(torch.utils.data.Dataset):
-    """Images X [N, 28, 28] (in colour [N, 3, H, W]), float32 in 0-255, and labels y [N], int64. Item i is (i, X[i])."""
+    """Images X [N, 28, 28] (in colour [N, 3, H, W]), float32 in 0-255, and labels y [N], int64. Item i is (i, X[i]).
 
-    def __init__(self, X, y, name):
-        self.X = torch.as_tensor(X, dtype=torch.float32)
+    mapped: X is a uint8 tensor in a file, of which only what is used comes into memory; it stays one.
+    """
+
+    def __init__(self, X, y, name, mapped=False):
+        self.X = X if mapped else torch.as_tensor(X, dtype=torch.float32)
         self.y = torch.as_tensor(y, dtype=torch.int64)
-        self.name = name
+        self.name, self.mapped = name, mapped
         self.classes = DATASETS[name][1]
+
+    @property
+    def labelled(self):
+        return len(self.classes) > 1
+
+    def part(self, which):
+        """The images in a slice, as a data set."""
+        return ImageDataset(self.X[which], self.y[which], self.name, self.mapped)
 
     def __len__(self):
         return len(self.X)
 
     def __getitem__(self, i):
-        return i, self.X[i]
+        return i, self.X[i].float()
 
     def checksum(self):
         """CRC-32 of the images: tells whether two data sets are the same."""
-        return zlib.crc32(self.X.to(torch.uint8).numpy().tobytes())
+        crc = 0
+        for part in self.X.split(10_000):
+            crc = zlib.crc32(part.to(torch.uint8).contiguous().numpy(), crc)
+        return crc
 
 
 def take(n, available, what):
@@ -128,6 +143,40 @@ def read_csv(path, n):
     if y.min() < 0 or y.max() > 9:
         raise UserError(f'expected labels in 0-9 in {path}, got {y.min()} to {y.max()}; fetch the file again')
     return X.reshape(-1, 28, 28), y
+
+
+def read_npy(path, n_train, n_test):
+    """Images in a file of NumPy's, uint8 [N, H, W] or [N, H, W, C] with C 1 or 3, mapped: training and test ImageDataset.
+
+    n_train, n_test: None: 1,000, or half of the images if they are fewer than 2,000; 'all': what the other leaves. Training
+    images are the file's first, test images its last. UserError: not such a file, or fewer images.
+    """
+    try:
+        array = np.load(path, mmap_mode='c')   # c: PyTorch wants writable memory; what is written would stay in memory
+    except FileNotFoundError:
+        raise UserError(f'expected images in {path}, got no such file; name the folder or the .npy file with --data-path') from None
+    except (ValueError, EOFError) as error:
+        raise UserError(f'cannot read {path} as an array: {str(error).splitlines()[0]}; write it with numpy.save') from None
+    if array.dtype != np.uint8 or not (array.ndim == 3 or array.ndim == 4 and array.shape[3] in (1, 3)) or 0 in array.shape[1:]:
+        raise UserError(f'expected uint8 images [N, H, W], [N, H, W, 1] or [N, H, W, 3] in {path}, got {array.dtype} '
+                        f'{list(array.shape)}; convert them with numpy')
+    if len(array) < 2:
+        raise UserError(f'expected two images or more in {path}, one to train on and one to test with, got {len(array)}')
+    if n_train == n_test == 'all':
+        raise UserError(f'expected a number of training or of test images, got "all" for both, which would share the images of '
+                        f'{path}; give --n-test a number')
+    half = min(DEFAULT_IMAGES, len(array) // 2)
+    n_train, n_test = (half if n is None else n for n in (n_train, n_test))
+    n_train = len(array) - n_test if n_train == 'all' else n_train
+    n_test = len(array) - n_train if n_test == 'all' else n_test
+    if min(n_train, n_test) < 1 or n_train + n_test > len(array):
+        raise UserError(f'expected at most {len(array)} images for training and test together, all that {path} has, and one of '
+                        f'each at least, got {n_train} and {n_test}; ask for fewer')
+    X = torch.from_numpy(array)
+    X = X.movedim(3, 1) if X.dim() == 4 else X                                     # [N, C, H, W]: a view
+    X = X.squeeze(1) if X.dim() == 4 and X.shape[1] == 1 else X
+    whole = ImageDataset(X, torch.zeros(len(X), dtype=torch.int64), 'npy', mapped=True)
+    return whole.part(slice(n_train)), whole.part(slice(len(X) - n_test, None))
 
 
 class Unavailable(Exception):
@@ -186,12 +235,18 @@ def read_digits():
 def load_data(data_path, dataset=None, n_train=None, n_test=None):
     """Training and test ImageDataset, and a text that says where they come from.
 
+    data_path: a folder, or a .npy file of images (see read_npy).
     dataset: a name in DATASETS, never replaced; None: fashion-mnist, or digits if that cannot be had.
     n_train, n_test: how many images; None: 1,000 or what there is; 'all'.
     UserError: no such data, or broken data.
     """
-    name = dataset or DEFAULT_DATASET
     root = Path(data_path)
+    if root.suffix == '.npy' or dataset == 'npy':
+        if root.suffix != '.npy' or dataset not in (None, 'npy'):
+            raise UserError(f'expected --dataset npy with a .npy file as --data-path, got {dataset} with {root}; leave one of them '
+                            f'out')
+        return *read_npy(root, n_train, n_test), str(root)
+    name = dataset or DEFAULT_DATASET
     files = [root / f'{name}_{part}.csv' for part in ('train', 'test')]
     if name == 'digits':
         (train, test), source = read_digits(), 'scikit-learn digits'

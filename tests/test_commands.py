@@ -15,6 +15,7 @@ import pytest
 
 import evaluate
 import train_ad
+import train_gan
 import train_vad
 import train_vae
 import training
@@ -75,6 +76,20 @@ def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, mod
     again = json.loads((folder / 'results.json').read_text())
     for name in ('test_loss', 'test_loss_mean', 'knn_accuracy', 'train_loss', 'kl'):
         assert again[name] == pytest.approx(results[name], rel=1e-6)
+
+
+@pytest.mark.parametrize('module', [train_ad, train_vae, train_gan])
+def test_images_of_ones_own(command, tmp_path, module):
+    np.save(tmp_path / 'images.npy', np.random.default_rng(0).integers(0, 256, (60, 12, 8, 3), np.uint8))
+    folder = tmp_path / 'run'
+    status, out, err = command(module, '--data-path', tmp_path / 'images.npy', '--n-train', 'all', '--n-test', 20, '--run-dir',
+                               folder, *SMALL)
+    assert status == 0 and not err, err
+    results = json.loads((folder / 'results.json').read_text())
+    assert results['dataset'] == 'npy' and results['n_train'] == 40 and results['shape'] == [3, 12, 8]
+    assert results.get('knn_accuracy') is results['frechet'] is results['classes'] is None   # no labels, no classifier
+    status, again, err = command(evaluate, folder, '--device', 'cpu')
+    assert status == 0 and not err and again.splitlines()[0] == out.splitlines()[0 if module is not train_vae else -3]
 
 
 def test_codes_in_the_plane_have_a_grid(command, csv_dir, tmp_path):

@@ -147,7 +147,7 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(command, t
 
     def poisoned(self, rows):
         if self.step_number == 14 and poison == 'images':
-            self.images.windows = self.images.windows.float() * float('nan')
+            self.images.X = self.images.X * float('nan')
         step(self, rows)
         if self.step_number == 24 and poison == 'weights':   # the last of an epoch
             with torch.no_grad():

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+import training
 import utils
 
 
@@ -206,6 +207,71 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
     torch.save({'a': np.random.default_rng()}, path)   # any object that is not plain data
     with pytest.raises(utils.UserError, match='UnpicklingError'):
         utils.load_checkpoint(path)
+
+
+# ------------------------------------------------------------------------------------------ arrays in a file
+
+@pytest.fixture
+def npy(tmp_path):
+    def write(*shape, dtype=np.uint8):
+        array = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+        np.save(tmp_path / 'images.npy', array)
+        return tmp_path / 'images.npy', array
+    return write
+
+
+@pytest.mark.parametrize('shape, expected', [((50, 12, 8), (12, 8)), ((50, 12, 8, 1), (12, 8)), ((50, 12, 8, 3), (3, 12, 8))])
+def test_images_in_an_array(npy, shape, expected):
+    path, array = npy(*shape)
+    train, test, source = utils.load_data(path, n_train=20, n_test=10)
+    assert train.X.shape == (20, *expected) and test.X.shape == (10, *expected) and train.X.dtype == torch.uint8
+    assert source == str(path) and not train.labelled and train.name == 'npy'
+    first = array[-10].transpose(2, 0, 1) if expected[0] == 3 else array[-10].reshape(12, 8)
+    assert np.array_equal(test.X[0], first)   # the last ones: no training image among them
+    assert test[0][1].dtype == torch.float32 and np.array_equal(test[0][1], first)
+    assert test.checksum() != train.checksum() == utils.ImageDataset(train.X, train.y, 'npy').checksum()
+    images, rows = training.Images(train, 'cpu'), torch.tensor([3, 3, 65])
+    assert torch.equal(images[rows], training.Images(utils.ImageDataset(train.X, train.y, 'npy'), 'cpu')[rows])
+
+
+@pytest.mark.parametrize('n_train, n_test, expected', [(None, None, (15, 15)), ('all', None, (15, 15)), (None, 'all', (15, 15)),
+                                                       ('all', 4, (26, 4)), (4, 'all', (4, 26)), (7, 2, (7, 2))])
+def test_counts_of_an_array(npy, n_train, n_test, expected):
+    path, _ = npy(30, 4, 4)
+    assert tuple(map(len, utils.load_data(path, None, n_train, n_test)[:2])) == expected
+
+
+@pytest.mark.parametrize('shape, dtype, n_train, n_test, message', [
+    ((9, 4, 4), np.float32, None, None, r'expected uint8 images .* got float32 \[9, 4, 4\]'),
+    ((9, 16), np.uint8, None, None, r'got uint8 \[9, 16\]'), ((9, 4, 4, 2), np.uint8, None, None, r'got uint8 \[9, 4, 4, 2\]'),
+    ((9, 0, 4), np.uint8, None, None, r'got uint8 \[9, 0, 4\]'), ((1, 4, 4), np.uint8, None, None, 'expected two images or more'),
+    ((9, 4, 4), np.uint8, 'all', 'all', 'got "all" for both'),
+    ((9, 4, 4), np.uint8, 8, 2, 'expected at most 9 images for training and test together, .* got 8 and 2'),
+    ((9, 4, 4), np.uint8, 'all', 9, 'got 0 and 9'), ((9, 4, 4), np.uint8, 10, 'all', 'got 10 and -1')])
+def test_arrays_that_are_no_images(npy, shape, dtype, n_train, n_test, message):
+    path, _ = npy(*shape, dtype=dtype)
+    with pytest.raises(utils.UserError, match=message):
+        utils.load_data(path, None, n_train, n_test)
+
+
+@pytest.mark.parametrize('content', [b'', b'text', None, 'pickle', 'cut'])
+def test_files_that_are_no_arrays(npy, content):
+    path, array = npy(9, 4, 4)
+    if content is None:
+        path.unlink()
+    elif content == 'pickle':
+        np.save(path, np.array([{}]), allow_pickle=True)
+    else:
+        path.write_bytes(path.read_bytes()[:-1] if content == 'cut' else content)
+    with pytest.raises(utils.UserError, match='expected images in .* no such file' if content is None else 'cannot read .* as an array'):
+        utils.load_data(path)
+
+
+def test_an_array_is_no_other_data_set(npy, tmp_path):
+    path, _ = npy(9, 4, 4)
+    for data_path, name in ((path, 'mnist'), (tmp_path, 'npy')):
+        with pytest.raises(utils.UserError, match='expected --dataset npy with a .npy file'):
+            utils.load_data(data_path, name)
 
 
 @pytest.mark.parametrize('name', ['tpu', 'mps', 'cuda:99', 'cpu:x'])
