@@ -15,6 +15,7 @@ import grading
 import kernels
 import models
 import pictures
+import processes
 import training
 import utils
 
@@ -201,7 +202,8 @@ def choose_folder(run_dir):
     if run_dir.exists() and not run_dir.is_dir():
         raise utils.UserError(f'expected --run-dir to be a folder, got the file {run_dir}')
     inside = list(run_dir.iterdir()) if run_dir.exists() else []
-    if inside and (not (run_dir / 'config.json').exists() or any(path.is_dir() for path in inside)):
+    others = any(path.is_dir() and not path.name.startswith('shares-') for path in inside)
+    if inside and (not (run_dir / 'config.json').exists() or others):
         raise utils.UserError(f'expected --run-dir to be a new folder or that of a run, got {run_dir}, which holds other '
                               f'things; name another')
     new = utils.settle(run_dir)
@@ -252,7 +254,10 @@ def open_run(system, args, **config):
     config: more entries of the configuration. UserError: the flags do not fit the data or what the folder holds.
     """
     given = vars(args)   # flags without a default are there only if they were given
-    device = utils.pick_device(given.get('device'))
+    if processes.expected() > 1 and system not in ('ad', 'vad'):
+        raise utils.UserError(f'expected train_ad.py or train_vad.py with several processes, got {processes.expected()} of them for '
+                              f'a system without a table of latents; start it with python')
+    device, first = utils.pick_device(given.get('device')), not processes.rank()
     dist = given.get('dist')
     run_dir = given.get('run_dir', Path('runs') / '-'.join(filter(None, (system, dist))))
     run_dir = run_dir if run_dir.name else run_dir.resolve()   # '.' has no name to derive others from
@@ -267,7 +272,8 @@ def open_run(system, args, **config):
     folder, state = choose_folder(run_dir), None
     if folder != run_dir and args.resume and not folder.exists():
         check_same_config(utils.load_checkpoint(run_dir / 'checkpoint.pt'), config, run_dir)
-        print(f'{run_dir} is finished: nothing to resume')
+        if first:
+            print(f'{run_dir} is finished: nothing to resume')
         return None
     checkpoint = folder / 'checkpoint.pt'
     if checkpoint.exists():
@@ -276,11 +282,12 @@ def open_run(system, args, **config):
                                   f'start afresh')
         state = utils.load_checkpoint(checkpoint, device)
         check_same_config(state, config, folder)
-    elif args.resume:
+    elif args.resume and first:
         print(f'no checkpoint in {folder} yet: starting from the beginning', file=sys.stderr)
 
-    folder.mkdir(parents=True, exist_ok=True)
-    utils.write_json(folder / 'config.json', {**config, 'data': source, 'data_path': str(Path(data_path).resolve())})
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        utils.write_json(folder / 'config.json', {**config, 'data': source, 'data_path': str(Path(data_path).resolve())})
     torch.manual_seed(config['seed'])   # the weights
     return Run(config, run_dir, folder, state, train_set, test_set, source, classes, device)
 
@@ -291,9 +298,12 @@ def interruptible(run):
     try:
         yield
     except KeyboardInterrupt:
+        if processes.rank():
+            sys.exit(130)
         saved = 'the checkpoint is saved' if (run.folder / 'checkpoint.pt').exists() else 'nothing was trained yet'
         again = [*(word for word in sys.argv if word != '--resume'), '--resume']
-        print(f'\ninterrupted; {saved}. Go on with: python {shlex.join(again)}', file=sys.stderr)
+        launcher = 'python' if processes.expected() == 1 else f'torchrun --nproc-per-node {os.environ["LOCAL_WORLD_SIZE"]}'
+        print(f'\ninterrupted; {saved}. Go on with: {launcher} {shlex.join(again)}', file=sys.stderr)
         sys.exit(130)
 
 
@@ -318,7 +328,8 @@ def train(system, args, **config):
     if vars(args).get('grid') and args.latent_dim != 2:
         raise utils.UserError(f'expected --latent-dim 2 for --grid, whose codes lie in a plane, got {args.latent_dim}; '
                               f'samples.png and the t-SNE maps show codes of any size')
-    run = open_run(system, args, lr=models.DECODERS[args.decoder].lr, **config)
+    processes.start(utils.pick_device(vars(args).get('device')))
+    run = processes.in_turn(lambda: open_run(system, args, lr=models.DECODERS[args.decoder].lr, **config))
     if run is None:
         return
     model = new_model(run)
@@ -331,6 +342,8 @@ def train(system, args, **config):
             seconds = sum(m['seconds'] for m in training.read_metrics(run.folder))
         else:
             state, seconds = training.fit(model, train_set, run.config, run.folder, resume=run.state, validation=validation)
+        if not processes.leave():   # the first process has everything
+            return
         graded, test_latents = grading.grade(model, state, run.test_set)
         results = {**graded, **grading.grade_training(model, state, train_set),
                    **grading.grade_samples(model, run.config, run.train_set, run.test_set), 'train_seconds': round(seconds, 1),

@@ -136,7 +136,7 @@ class Trainer:
         self.history.copy_(state['history'])
         self.frames = state['frames'].cpu()
 
-    def step(self, rows):
+    def step(self, rows, _):
         """One step of each player on the real images in rows, int64 [B]."""
         model, step, seed = self.model, self.step_number, self.config['seed']
         for adam in (self.generator_adam, self.discriminator_adam):

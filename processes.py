@@ -5,14 +5,10 @@ batch a process takes the images that it owns. The decoder is everybody's: Distr
 """
 import os
 import shutil
-from pathlib import Path
+import sys
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import DTensor, Shard
 
 import utils
 
@@ -36,12 +32,20 @@ def start(device):
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
 
 
+def leave():
+    """Part from the other processes. Whether this is the first one, which goes on alone."""
+    first = not rank()
+    if count() > 1:
+        dist.destroy_process_group()
+    return first
+
+
 def share(n):
     """The images of this process, a slice of all n: the first process has the first ones. UserError: a process has none."""
     size = -(-n // count())                       # as torch.chunk and so DTensor divide a tensor
     if size * (count() - 1) >= n:
-        raise utils.UserError(f'expected images for each of {count()} processes, in shares of {size}, got {n} images; start fewer '
-                              f'processes, or use a larger --n-train')
+        fail(utils.UserError(f'expected images for each of {count()} processes, in shares of {size}, got {n} images; start fewer '
+                             f'processes, or use a larger --n-train'))
     return slice(rank() * size, min(n, (rank() + 1) * size))
 
 
@@ -76,67 +80,71 @@ def gather(rows):
 
 
 def in_turn(work):
-    """work() by the first process, then by the others: they find what it made. Returns what it returns."""
-    if count() == 1:
-        return work()
+    """work() by the first process, then by the others: they find what it made. Returns what it returns. If the first one
+    fails, it says why, and the others end without a word."""
     if rank():
-        dist.barrier()
+        wait()
     result = work()
     if not rank():
-        dist.barrier()
+        wait()
     return result
 
 
-# ------------------------------------------------------------------------------------ checkpoints in shards
-
-def whole_tensors(shares, n):
-    """Shares [C, m, ...] of tensors [C, n, ...], as tensors that know their place in the whole."""
-    mesh = init_device_mesh('cpu', (count(),))
-
-    def whole(x):
-        shape = (x.shape[0], n, *x.shape[2:])
-        return DTensor.from_local(x, mesh, [Shard(1)], run_check=False, shape=shape, stride=torch.empty(shape, device='meta').stride())
-    return {name: whole(x.cpu()) for name, x in shares.items()}
+def wait():
+    """Until all are here; one that was left alone ends."""
+    if count() > 1:
+        try:
+            dist.barrier()
+        except RuntimeError:
+            sys.exit(2)
 
 
-def save(path, state, shares, n):
-    """Write a checkpoint of all processes: state, the same in each, to path, and their shares, tensors [C, m, ...] of [C, n, ...],
-    to a folder beside it. The new state is what makes the new shares valid: a crash in between leaves the old ones.
+def fail(error):
+    """Raise an error that every process meets: by the first one, so that it is said once."""
+    if rank():
+        wait()
+    raise error
 
-    UserError: the disk is full, or another reason that they cannot be written.
+
+# ------------------------------------------------------------------------------------------- checkpoints
+
+def save(path, state, n):
+    """Write a checkpoint of all processes to path. What differs between them, the tensors state['shares'], each [C, m, ...] of
+    [C, n, ...], goes to a folder beside it, which only the new state makes valid: a crash in between leaves the old one.
+
+    UserError: the disk is full, or another reason that it cannot be written.
     """
-    name = f'shares-{state["step"]}'
-    try:
-        dcp.save(whole_tensors(shares, n), checkpoint_id=path.with_name(name))
-    except (CheckpointException, OSError, RuntimeError) as error:
-        raise utils.UserError(f'cannot write {path.with_name(name)}: {reason(error)}; make room and go on with --resume') from None
+    if count() > 1:
+        import shards   # here: what it needs of PyTorch takes two seconds to import
+        folder = path.with_name(f'shares-{state["step"]}')
+        try:
+            shards.write(folder, state['shares'], n)
+        except shards.Failed as error:
+            fail(utils.UserError(f'cannot write {folder}: {error}; make room and go on with --resume'))
+        state = {**state, 'shares': folder.name}
     if not rank():
-        utils.save_checkpoint(path, {**state, 'shares': name})
-    clean(path, keep=name)
+        utils.save_checkpoint(path, state)
+        clean(path, keep=state.get('shares'))
 
 
-def load(path, name, shares, n):
-    """Fill the tensors shares from a checkpoint's folder, whatever the number of processes that wrote it."""
-    state = whole_tensors(shares, n) if count() > 1 else {key: torch.empty_like(x, device='cpu') for key, x in shares.items()}
-    try:
-        dcp.load(state, checkpoint_id=path.with_name(name))
-    except (CheckpointException, OSError, RuntimeError, ValueError, KeyError) as error:
-        raise utils.UserError(f'expected shares of a table in {path.with_name(name)}, got {reason(error)}; delete the run and train '
-                              f'again') from None
-    for key, x in shares.items():
-        x.copy_(state[key].to_local() if count() > 1 else state[key])
-
-
-def reason(error):
-    """The innermost cause of a CheckpointException, in one line."""
-    while isinstance(error, CheckpointException):
-        error = next(iter(error.failures.values()))[0]
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def load(path, saved, shares, images):
+    """Fill this process's tensors shares from the checkpoint in path, whose 'shares' are saved: whole tensors, or the name of
+    their folder, whatever the number of processes that wrote it. UserError: they cannot be read, or are of another size."""
+    if isinstance(saved, str):
+        import shards
+        try:
+            parts = shards.read(path.with_name(saved), shares, images.total)
+        except shards.Failed as error:
+            fail(utils.UserError(f'expected the latents of {images.total} images in {path.with_name(saved)}, got: {error}; delete the '
+                                 f'run and train again'))
+    else:
+        parts = {name: saved[name][:, images.first:images.first + images.n] for name in shares}
+    for name, x in shares.items():
+        x.copy_(parts[name])
 
 
 def clean(path, keep=None):
-    """Remove the shares of earlier checkpoints."""
-    if not rank():
-        for folder in path.parent.glob('shares-*'):
-            if folder.name != keep:
-                shutil.rmtree(folder)
+    """Remove the shares of other checkpoints."""
+    for folder in path.parent.glob('shares-*'):
+        if folder.name != keep:
+            shutil.rmtree(folder)

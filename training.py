@@ -23,6 +23,7 @@ from sklearn.decomposition import PCA
 from torch.nn.utils import prune
 from tqdm import tqdm
 
+import processes
 import utils
 
 # Which use of noise a Philox key belongs to: its high 32 bits. The low ones are --seed.
@@ -65,16 +66,33 @@ def copies(n):
 
 
 class Images:
-    """A data set and its shifted copies; row = copy * n + image. As uint8 on the device, or, if it is mapped, in its file."""
+    """A data set and its shifted copies; row = copy * n + image. As uint8 on the device, or, if it is mapped, in its file.
 
-    def __init__(self, dataset, device):
-        self.X = dataset.X if dataset.mapped else dataset.X.to(torch.uint8).to(device)   # [n, 28, 28] or [n, C, H, W]
+    share: the slice of the data set that this process owns; n counts those. An image is the same whatever the shares: its
+    number is that of its row if there were one share, copy * total + image.
+    """
+
+    def __init__(self, dataset, device, share=slice(None)):
+        own = dataset.part(share)
+        self.X = own.X if own.mapped else own.X.to(torch.uint8).to(device)         # [n, 28, 28] or [n, C, H, W]
         self.device = torch.device(device)
         self.shifts = torch.tensor(SHIFTS, device=device)
-        self.n = len(dataset)
+        self.n, self.total, self.first = len(own), len(dataset), share.start or 0
 
     def __len__(self):
-        return self.n * (1 + copies(self.n))
+        return self.n * (1 + copies(self.total))
+
+    def rows(self, numbers):
+        """The rows here of images with these numbers, int64 [B]."""
+        return numbers // self.total * self.n + numbers % self.total - self.first
+
+    def epoch(self, seed, epoch, batch_size):
+        """An epoch's batches: of each the numbers of the images that this process owns, int64 [B], and how many all own."""
+        whole = epoch_order(self.total, seed, epoch).split(batch_size)
+        image = [numbers % self.total - self.first for numbers in whole]
+        own = [numbers[(0 <= i) & (i < self.n)] for numbers, i in zip(whole, image)]
+        on_device = torch.cat(own).to(self.device).split([len(numbers) for numbers in own])   # one transfer
+        return list(zip(on_device, map(len, whole)))
 
     def __getitem__(self, rows):
         """rows: int64 [B] -> [B, 28, 28] (or [B, C, H, W]), float32 in 0-1."""
@@ -90,12 +108,12 @@ def epoch_length(n):
     return n * (1 + min(COPIES_PER_EPOCH, copies(n)))
 
 
-def epoch_order(n, seed, epoch, device):
+def epoch_order(n, seed, epoch):
     """The rows of one epoch, shuffled: every image once, and of their copies COPIES_PER_EPOCH * n. int64 [3n]."""
     generator = torch.Generator().manual_seed(fold(seed << 20 | epoch))
     shifted = n + torch.randperm(copies(n) * n, generator=generator)[:COPIES_PER_EPOCH * n]
     rows = torch.cat([torch.arange(n), shifted])
-    return rows[torch.randperm(len(rows), generator=generator)].to(device)
+    return rows[torch.randperm(len(rows), generator=generator)]
 
 
 def features(x):
@@ -109,10 +127,11 @@ def features(x):
 # ------------------------------------------------------------------------------------- where latents start
 
 def principal_components(images, latent_dim):
-    """Whitened scores [len(images), D] of all rows on the first D components of the images' features, and the
+    """Whitened scores [len(images), D] of this process's rows on the first D components of the images' features, and the
     components' variances [D]. Where the images have fewer components, zeros."""
-    step = math.ceil(images.n / PCA_IMAGES)
-    x = features(images[torch.arange(0, images.n, step, device=images.device)]).cpu().numpy()   # [n / step, 784]
+    step = math.ceil(images.total / PCA_IMAGES)
+    some = torch.arange(-images.first % step, images.n, step, device=images.device)
+    x = processes.gather(features(images[some])).cpu().numpy()                     # [total / step, 784]
     dims = min(latent_dim, len(x) - 1, x.shape[1])
     if dims < 1:   # a single image
         return torch.zeros(len(images), latent_dim), torch.zeros(latent_dim)
@@ -148,7 +167,7 @@ def start_latents(model, images, obs_std):
         basis, _ = torch.linalg.qr(torch.cat([torch.ones(d, 1), torch.randn(d, d - 1, generator=generator)], 1))
         used = max(1, d - 1)
         code = (code * variance ** 0.25)[:, :used] @ basis[:, d - used:].T
-        code = code / code.square().mean().sqrt().clamp_min(1e-8)
+        code = code / processes.mean(code.square()).sqrt().clamp_min(1e-8)
     else:
         keep = spread <= max(KEEP, float(spread.min())) if model.dist else torch.ones(d, dtype=torch.bool)   # [D]
         code, spread = code * keep, torch.where(keep, spread, 1.0)
@@ -163,19 +182,21 @@ def start_latents(model, images, obs_std):
 def start_pixel_bias(model, images):
     """Let the model begin at the mean image: logits [28, 28] where the decoder gives 0."""
     chunks = torch.arange(images.n, device=images.device).split(10_000)
-    mean = sum(images[rows].sum(0) for rows in chunks) / images.n
+    mean = processes.total(sum(images[rows].sum(0) for rows in chunks)) / images.total
     model.pixel_bias.copy_(torch.logit(mean.clamp(0.02, 0.98)))
 
 
 def ridge_regression(inputs, targets, penalty):
     """Weights [784 + 1, K] of a linear map with bias from features to targets [rows, K]; inputs: batches of images.
 
-    Minimises the mean squared error plus penalty * |weights|^2. Float64, and one pass: memory does not grow.
+    Minimises the mean squared error, over the batches of all processes, plus penalty * |weights|^2. Float64, and one pass:
+    memory does not grow.
     """
     gram = cross = count = 0
     for x, target in zip(inputs, targets):
         phi = F.pad(features(x), (0, 1), value=1.0).double()                       # [B, 785]
         gram, cross, count = gram + phi.T @ phi, cross + phi.T @ target.double(), count + len(x)
+    gram, cross, count = processes.total(gram), processes.total(cross), processes.total(torch.tensor(count))
     gram.diagonal()[:-1] += penalty * count                                        # the bias goes unpunished
     return torch.linalg.solve(gram, cross).float()
 
@@ -238,6 +259,17 @@ def negative_elbo(model, params, x, config, *, seed, step, ids):
     return squared_error / (2 * config['obs_std'] ** 2), kl
 
 
+class NegativeELBO(nn.Module):
+    """negative_elbo as a module, which DistributedDataParallel can wrap."""
+
+    def __init__(self, model, config):
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, params, x, **noise):
+        return negative_elbo(self.model, params, x, self.config, **noise)
+
+
 @torch.no_grad()
 def encode(model, images, rows):
     """The encoder's latents [len(rows), K] for the images in rows, int64 [...]."""
@@ -268,7 +300,7 @@ def infer(model, latents, images, config, *, use, passes, lr, label):
             rate = lr * one_cycle(i, passes, warm_up=0.05)
             for rows in batches:
                 params = model.params(latents[rows]).requires_grad_()              # [B, P, D], a leaf
-                reconstruction, kl = negative_elbo(model, params, images[rows], config, seed=seed, step=i, ids=rows)
+                reconstruction, kl = negative_elbo(model, params, images[rows], config, seed=seed, step=i, ids=images.first + rows)
                 # The sum: each image descends its own loss, whatever the batch. Only params ask for a gradient.
                 gradient, = torch.autograd.grad((reconstruction + config['beta'] * kl).sum(), params)
                 optimiser.step(rows, gradient.flatten(1), rate)
@@ -291,7 +323,8 @@ class InterruptFlag:
 
     def on_signal(self, *_):
         self.raised = True
-        signal.signal(signal.SIGINT, self.previous)
+        if processes.count() == 1:   # torchrun passes on the signal that its workers have from the terminal: it comes twice
+            signal.signal(signal.SIGINT, self.previous)
 
     def __exit__(self, *_):
         signal.signal(signal.SIGINT, self.previous)
@@ -324,6 +357,9 @@ class Trainer:
         """images, validation: Images to train on, and to measure the loss on after every epoch."""
         self.model, self.images, self.config, self.validation = model, images, config, validation
         start_pixel_bias(model, images)
+        self.elbo = NegativeELBO(model, config)
+        if processes.count() > 1:
+            self.elbo = nn.parallel.DistributedDataParallel(self.elbo)
         self.adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True,
                                      weight_decay=config.get('weight_decay', 0), decoupled_weight_decay=True)
         self.table = None
@@ -331,16 +367,23 @@ class Trainer:
             self.table = start_latents(model, images, config['obs_std'])          # [5n, K]
             self.table_adam = RowAdam(self.table)
         self.step_number = 0
-        self.steps_per_epoch = math.ceil(epoch_length(images.n) / config['batch_size'])
+        self.steps_per_epoch = math.ceil(epoch_length(images.total) / config['batch_size'])
         self.total_steps = self.steps_per_epoch * config['epochs']
         self.history = torch.zeros(self.steps_per_epoch, 2, device=model.pixel_bias.device)   # this epoch: reconstruction, KL
         self.pruning_step = config['epochs'] // 2 * self.steps_per_epoch if config.get('prune') else None
         self.best = {'epoch': 0, 'loss': math.inf}
 
     def state_dict(self):
-        table = {} if self.table is None else {'table': self.table, 'table_adam': self.table_adam.state_dict()}
-        return {'stage': 'training', 'config': self.config, 'step': self.step_number, **table,
-                'model': self.model.state_dict(), 'adam': self.adam.state_dict(), 'history': self.history, 'best': self.best}
+        return {'stage': 'training', 'config': self.config, 'step': self.step_number, 'model': self.model.state_dict(),
+                'adam': self.adam.state_dict(), 'history': processes.total(self.history.clone()), 'best': self.best,
+                'shares': self.shares()}
+
+    def shares(self):
+        """The table and its Adam's state, views [1 + copies, n, ...]: what this process has for the images that it owns."""
+        if self.table is None:
+            return {}
+        return {name: x.view(-1, self.images.n, *x.shape[1:])
+                for name, x in {'table': self.table, **self.table_adam.state_dict()}.items()}
 
     def load_state_dict(self, state):
         if self.pruning_step is not None and state['step'] > self.pruning_step:
@@ -348,15 +391,19 @@ class Trainer:
         self.best = state['best']
         self.model.load_state_dict(state['model'])
         self.adam.load_state_dict(state['adam'])
-        if self.table is not None:
-            self.table.copy_(state['table'])
-            self.table_adam.load_state_dict(state['table_adam'])
         self.step_number = state['step']
         self.history.copy_(state['history'])
+        if processes.rank():
+            self.history.zero_()   # it is the sum of all processes'
 
-    def step(self, rows):
-        """One step of model and latents on the images in rows, int64 [B]."""
-        config, step, x = self.config, self.step_number, self.images[rows]
+    def step(self, numbers, batch_size):
+        """One step of model and latents on a batch of batch_size images, of which numbers, int64 [B], are this process's."""
+        config, step = self.config, self.step_number
+        rows, weight = self.images.rows(numbers), processes.count() / batch_size
+        if not len(rows):   # a process without a part in the batch takes an image of no weight: the others wait for its gradient
+            rows, weight = torch.zeros(1, dtype=torch.int64, device=self.images.device), 0.0
+            numbers = self.images.first + rows
+        x = self.images[rows]
         if step == self.pruning_step:
             self.prune()
         if config.get('dropout'):
@@ -369,14 +416,15 @@ class Trainer:
             params = self.model.params(self.model.encoder(x))                     # [B, P, D]
         else:
             params = self.model.params(self.table[rows]).requires_grad_()         # [B, P, D], a leaf
-        reconstruction, kl = negative_elbo(self.model, params, x, config, seed=key(config['seed'], TRAIN), step=step, ids=rows)
+        reconstruction, kl = self.elbo(params, x, seed=key(config['seed'], TRAIN), step=step, ids=numbers)
         self.adam.zero_grad()
-        (reconstruction + config['beta'] * kl).mean().backward()
+        ((reconstruction + config['beta'] * kl).sum() * weight).backward()
         self.adam.step()
-        if self.table is not None:
-            # Times the batch size: a row's gradient is that of its own loss, not of a mean it has a share in.
-            self.table_adam.step(rows, params.grad.flatten(1) * len(rows), config['latent_lr'] * factor)
-        self.history[step % self.steps_per_epoch] = torch.stack([reconstruction.detach().mean(), kl.detach().mean()])
+        if self.table is not None and weight:
+            # Without the weight: a row's gradient is that of its own loss, not of a mean it has a share in.
+            self.table_adam.step(rows, params.grad.flatten(1) * (batch_size / processes.count()), config['latent_lr'] * factor)
+        self.history[step % self.steps_per_epoch] = torch.stack([reconstruction.sum(), kl.sum()]).detach() * (
+            weight / processes.count())
         self.step_number += 1
 
     def prune(self):
@@ -424,11 +472,10 @@ class Trainer:
     def check_finite(self):
         """Mean reconstruction and KL of this epoch's steps so far. NotFinite names the first bad step."""
         done = (self.step_number - 1) % self.steps_per_epoch + 1
-        history = self.history[:done].cpu()
+        history = processes.total(self.history[:done].clone()).cpu()
         bad = (~torch.isfinite(history).all(1)).nonzero()
         if len(bad):
-            step = self.step_number - done + int(bad[0])
-            raise self.not_finite(step)
+            processes.fail(self.not_finite(self.step_number - done + int(bad[0])))
         return history.mean(0).tolist()
 
     def not_finite(self, step):
@@ -437,17 +484,18 @@ class Trainer:
                          f'--latent-lr or a higher --obs-std')
 
     @torch.no_grad()
-    def check_weights(self, rows):
-        """NotFinite if the weights as they are now give the images in rows a loss that is not finite. The losses
+    def check_weights(self, numbers):
+        """NotFinite if the weights as they are now give the images with these numbers a loss that is not finite. The losses
         in the history were had before the last step: they do not say that it did no harm."""
         self.model.eval()   # or batch normalisation would count these images
+        rows = self.images.rows(numbers)
         x = self.images[rows]
         params = self.model.params(self.model.encoder(x) if self.table is None else self.table[rows])
         terms = negative_elbo(self.model, params, x, self.config, seed=key(self.config['seed'], TRAIN),
-                              step=self.step_number, ids=rows)
+                              step=self.step_number, ids=numbers)
         self.model.train()
-        if not all(torch.isfinite(term).all() for term in terms):
-            raise self.not_finite(self.step_number)
+        if processes.any_of(not all(torch.isfinite(term).all() for term in terms)):
+            processes.fail(self.not_finite(self.step_number))
 
 
 def train_epochs(trainer, folder, resume):
@@ -459,37 +507,45 @@ def train_epochs(trainer, folder, resume):
     NotFinite: the loss was not; the last checkpoint is left as it is.
     """
     started = time.perf_counter()
-    images, config = trainer.images, trainer.config
+    images, config, first = trainer.images, trainer.config, not processes.rank()
     metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
     metrics = []
     if resume:
         trainer.load_state_dict(resume)
+        if resume.get('shares'):
+            processes.load(checkpoint_path, resume['shares'], trainer.shares(), images)
         # A run killed between the two writes left a line for an epoch that comes again.
         metrics = read_metrics(folder)[:trainer.step_number // trainer.steps_per_epoch]
-    utils.write_atomically(metrics_path, lambda path: path.write_text(''.join(json.dumps(m) + '\n' for m in metrics)))
+    if first:
+        utils.write_atomically(metrics_path, lambda path: path.write_text(''.join(json.dumps(m) + '\n' for m in metrics)))
     trainer.model.train()
-    bar = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None, leave=False, unit='step')
+    bar = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None if first else True,
+               leave=False, unit='step')
     with bar as progress, InterruptFlag() as interrupt:
         while not trainer.done():
             epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
-            order = epoch_order(images.n, config['seed'], epoch, images.device).split(config['batch_size'])
-            for rows in order[position:]:
-                trainer.step(rows)
+            for numbers, batch_size in images.epoch(config['seed'], epoch, config['batch_size'])[position:]:
+                trainer.step(numbers, batch_size)
                 progress.update()
-                if trainer.step_number % CHECK_EVERY == 0:
+                stop, look = interrupt.raised, trainer.step_number % CHECK_EVERY == 0
+                if look:
                     progress.set_postfix_str(f'epoch {epoch + 1}, {trainer.describe(trainer.check_finite())}')
-                if interrupt.raised:
+                if processes.count() > 1:   # all stop at the same step, then when they look
+                    stop = look and processes.any_of(stop)
+                if stop:
                     break
             means = trainer.check_finite()
-            trainer.check_weights(rows)
+            trainer.check_weights(numbers)
             if trainer.step_number % trainer.steps_per_epoch == 0:
+                stop = processes.any_of(interrupt.raised)
                 line = trainer.end_epoch(epoch + 1, means)
                 metrics.append({**line, 'seconds': round(time.perf_counter() - started, 3)})
-                with open(metrics_path, 'a') as file:
-                    file.write(json.dumps(metrics[-1]) + '\n')
+                if first:
+                    with open(metrics_path, 'a') as file:
+                        file.write(json.dumps(metrics[-1]) + '\n')
                 started = time.perf_counter()
-            utils.save_checkpoint(checkpoint_path, trainer.state_dict())
-            if interrupt.raised:
+            processes.save(checkpoint_path, trainer.state_dict(), images.total)
+            if stop:
                 raise KeyboardInterrupt
     return sum(m['seconds'] for m in metrics)
 
@@ -504,7 +560,12 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
     """
     device = model.pixel_bias.device
     started = time.perf_counter()
-    images = Images(dataset, device)
+    if processes.count() > 1 and any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules()):
+        if device.type == 'cpu':
+            processes.fail(utils.UserError('expected a decoder without batch normalisation, whose statistics PyTorch cannot share '
+                                           'between processes on a CPU, got one with it; use --decoder groupnorm, or one process'))
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    images = Images(dataset, device, processes.share(len(dataset)))
     trainer = Trainer(model, images, config, Images(validation, device) if validation else None)
     seconds = time.perf_counter() - started + train_epochs(trainer, folder, resume)
     started = time.perf_counter()
@@ -517,7 +578,9 @@ def fit(model, dataset, config, folder, resume=None, validation=None):
     if 'patience' in config:
         state['best_epoch'] = trainer.best['epoch']
     state = {'stage': 'trained', 'config': config, 'model': model.state_dict(), **state, 'labels': dataset.y}
-    utils.save_checkpoint(folder / 'checkpoint.pt', state)
+    if not processes.rank():
+        utils.save_checkpoint(folder / 'checkpoint.pt', state)
+        processes.clean(folder / 'checkpoint.pt')
     return state, seconds + time.perf_counter() - started
 
 
@@ -531,18 +594,19 @@ def validate(model, images, config):
 
 
 def settle_latents(trainer):
-    """The parts of a trained auto-decoder's checkpoint besides its weights: final training latents [n, K], and the linear
-    map from images to latents that gives new images their start."""
+    """The parts of a trained auto-decoder's checkpoint besides its weights: final training latents [n, K] of all processes, and
+    the linear map from images to latents that gives new images their start."""
     model, images, config = trainer.model, trainer.images, trainer.config
-    table = model.standardise(trainer.table, trainer.table[:images.n])
+    table = model.standardise(trainer.table, processes.gather(trainer.table[:images.n]))
     # The latents chased a decoder that moved on; now that it rests, they settle where new images' latents
     # will: training and test latents become comparable, and closer to the prior.
     latents = infer(model, table[:images.n].clone(), images, config, use=REFINE, passes=REFINE_PASSES,
                     lr=INFER_LR / 2, label='refining')
     table[:images.n] = latents
-    batches = torch.arange(0, len(images), math.ceil(len(images) / RIDGE_ROWS), device=table.device).split(10_000)
+    step = math.ceil(processes.count() * len(images) / RIDGE_ROWS)
+    batches = torch.arange(0, len(images), step, device=table.device).split(10_000)
     warm_start = ridge_regression((images[r] for r in batches), (table[r] for r in batches), config['obs_std'] ** 2)
-    return {'latents': latents, 'warm_start': warm_start}
+    return {'latents': processes.gather(latents), 'warm_start': warm_start}
 
 
 def read_metrics(folder):

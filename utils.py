@@ -413,9 +413,12 @@ def settle(run_dir):
 
 
 def pick_device(name):
-    """torch.device for --device; None: CUDA if there is one. UserError: no such device here."""
+    """torch.device for --device; None: CUDA if there is one. Of several processes each has a GPU of its own. UserError: no
+    such device here."""
     if name is None:
-        return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cuda' and 'LOCAL_RANK' in os.environ:   # torchrun's number of the process on this machine
+        name = f'cuda:{os.environ["LOCAL_RANK"]}'
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -1,0 +1,47 @@
+"""Tensors of which each process has a part, written to a folder by all together, and read by as many or fewer or more."""
+import torch
+import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor, Shard
+
+
+class Failed(Exception):
+    """The message says why, in one line."""
+
+
+def distribute(parts, n):
+    """Tensors [C, m, ...], this process's parts of [C, n, ...], as tensors that know their place in the whole."""
+    mesh = init_device_mesh('cpu', (dist.get_world_size(),))
+
+    def whole(x):
+        shape = torch.Size((x.shape[0], n, *x.shape[2:]))
+        stride = torch.empty(shape, device='meta').stride()
+        return DTensor.from_local(x.cpu().contiguous(), mesh, [Shard(1)], shape=shape, stride=stride)
+    return {name: whole(x) for name, x in parts.items()}
+
+
+def write(folder, parts, n):
+    """Failed: they cannot be written."""
+    attempt(dcp.save, distribute(parts, n), folder)
+
+
+def read(folder, parts, n):
+    """The tensors in folder, as this process has parts of them. Failed: they are not there, or not of that size."""
+    if dist.is_initialized():
+        whole = distribute({name: torch.empty_like(x) for name, x in parts.items()}, n)
+        attempt(dcp.load, whole, folder)
+        return {name: x.to_local() for name, x in whole.items()}
+    whole = {name: torch.empty_like(x, device='cpu') for name, x in parts.items()}
+    attempt(dcp.load, whole, folder)
+    return whole
+
+
+def attempt(work, state, folder):
+    try:
+        work(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+    except (CheckpointException, OSError, RuntimeError, ValueError) as error:
+        while isinstance(error, CheckpointException):   # a wrapper of what happened in each process
+            error = next(iter(error.failures.values()))[0]
+        raise Failed((str(error).splitlines() or [type(error).__name__])[0]) from None
