@@ -23,6 +23,7 @@ from sklearn.decomposition import PCA
 from torch.nn.utils import prune
 from tqdm import tqdm
 
+import kernels
 import processes
 import utils
 
@@ -223,19 +224,10 @@ class RowAdam:
 
     def step(self, rows, gradient, lr):
         """rows: int64 [B], each at most once. gradient: [B, K]."""
-        self.count[rows] += 1
-        count = self.count[rows].float()[:, None]                                  # [B, 1]
-        m = self.m[rows].lerp(gradient, 1 - self.beta1)
-        v = self.v[rows].lerp(gradient * gradient, 1 - self.beta2)
-        self.m[rows], self.v[rows] = m, v
-        m_hat, v_hat = m / (1 - self.beta1 ** count), v / (1 - self.beta2 ** count)
-        self.table[rows] -= lr * m_hat / (v_hat.sqrt() + 1e-8)
+        kernels.row_adam_(self.table, self.m, self.v, self.count, rows, gradient, lr=lr, beta1=self.beta1, beta2=self.beta2)
 
     def state_dict(self):
         return {'m': self.m, 'v': self.v, 'count': self.count}
-
-    def load_state_dict(self, state):
-        self.m, self.v, self.count = state['m'], state['v'], state['count']
 
 
 def one_cycle(step, steps, warm_up):

@@ -7,7 +7,7 @@ In one run: a large copy on the device, whose bandwidth is the ceiling; then, fo
     distributions   composed from torch.distributions, as a user would
     compiled        the same through torch.compile
     sample_kl       ours: on a GPU the Triton kernels, on a CPU their PyTorch twin
-On a CPU without the compiled form, and up to 2^20 elements.
+On a CPU without the compiled form, and up to 2^20 elements. Last, Adam's step for 64 rows of a table.
 
 Bytes are those that have to move: parameters and gradients read once, results and gradients written once, no noise.
 Prints a table; DIR gets benchmark.json and benchmark.png.
@@ -94,6 +94,21 @@ def measure(device):
     return ceiling, rows
 
 
+def measure_adam(device):
+    """Microseconds of an optimiser's step for 64 rows of a table [n, 60]; the gradients are there already."""
+    found = []
+    for n in (1_000, 1_000_000):
+        rows, gradient = torch.randperm(n, device=device)[:64], torch.randn(64, 60, device=device)
+        ours, sparse, dense = torch.zeros(3, n, 60, device=device).unbind()
+        m, v, count = torch.zeros_like(ours), torch.zeros_like(ours), torch.zeros(n, dtype=torch.int64, device=device)
+        sparse.requires_grad_().grad = torch.sparse_coo_tensor(rows[None], gradient, sparse.shape, check_invariants=False)
+        dense.requires_grad_().grad = torch.zeros_like(ours).index_copy_(0, rows, gradient)
+        steps = {'row_adam_': lambda: kernels.row_adam_(ours, m, v, count, rows, gradient, lr=0.1),
+                 'SparseAdam': torch.optim.SparseAdam([sparse]).step, 'Adam': torch.optim.Adam([dense], fused=True).step}
+        found.append(dict(rows=n, **{name: 1e6 * seconds(step, device) for name, step in steps.items()}))
+    return found
+
+
 def draw(result, path):
     """Bandwidth against size, a panel for each family and direction, the copy as a line."""
     passes = ('forward', 'forward + backward')
@@ -123,16 +138,21 @@ def main():
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     name = torch.cuda.get_device_name() if device == 'cuda' else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
     ceiling, rows = measure(device)
+    adam = measure_adam(device)
     versions = {'torch': torch.__version__}
     if device == 'cuda':
         import triton
         versions['triton'] = triton.__version__
-    result = dict(date=datetime.date.today().isoformat(), device=name, **versions, copy_gb_per_second=ceiling / 1e9, rows=rows)
+    result = dict(date=datetime.date.today().isoformat(), device=name, **versions, copy_gb_per_second=ceiling / 1e9, rows=rows,
+                  adam=adam)
     print(', '.join(f'{key} {value}' for key, value in versions.items()), result['date'], name, f'copy {ceiling / 1e9:.1f} GB/s', sep=', ')
     print(f'{"family":12} {"B x D":>13} {"passes":19} {"method":14} {"us":>10} {"GB/s":>8} {"of copy":>8} {"to sample_kl":>12}')
     for row in rows:
         print(f'{row["dist"]:12} {row["batch"]:>8} x {row["dim"]:<3}{row["passes"]:>19} {row["method"]:14} {row["microseconds"]:10.1f} '
               f'{row["gb_per_second"]:8.2f} {row["share_of_copy"]:8.1%} {row["sample_kl_is_faster_by"]:11.2f}x')
+    for row in adam:
+        print(f'Adam for 64 of {row["rows"]:,} rows of 60: row_adam_ {row["row_adam_"]:.1f} us, '
+              + ', '.join(f'{name} {row[name] / row["row_adam_"]:.2f}x' for name in ('SparseAdam', 'Adam')))
     (args.dir / 'benchmark.json').write_text(json.dumps(result, indent=1))
     draw(result, args.dir / 'benchmark.png')
 

@@ -2,8 +2,9 @@
 
     python -m kernels.compiled [--json FILE]
 
-Compiles both kernels of every family for sm_80 and sm_90 (NVIDIA A100, H100 and H200) and gfx942 (AMD MI300), float32,
-D = 60, with the rows gathered from a table, and reads the machine code. No GPU is needed.
+Compiles both kernels of every family, D = 60, with the rows gathered from a table, and that of Adam for such rows of
+120, for sm_80 and sm_90 (NVIDIA A100, H100 and H200) and gfx942 (AMD MI300), float32, and reads the machine code. No GPU
+is needed.
 """
 import argparse
 import json
@@ -17,7 +18,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import fused
+from kernels import adam, fused
 from kernels.families import FAMILIES
 
 TARGETS = {'sm_80': GPUTarget('cuda', 80, 32), 'sm_90': GPUTarget('cuda', 90, 32), 'gfx942': GPUTarget('hip', 'gfx942', 64)}
@@ -40,12 +41,27 @@ def compile_kernel(dist, backward, d, target, dtype, to_table):
         kernel = fused.sample_kl_kernel
         signature |= dict(z='*' + dtype, kl='*' + compute)
         constants |= dict(SAMPLE_KL=family.sample_kl_triton)
-    signature |= {name: 'i32' for name in fused.NUMBERS} | {name: 'constexpr' for name in constants}
+    signature |= {name: 'i32' for name in fused.NUMBERS}
+    return compile_for(target, kernel, signature, constants, fused.WARPS)
+
+
+def compile_adam(k, target, dtype):
+    """The compiled kernel of Adam for a table [N, K], K = k, of Triton's type dtype, lr a number."""
+    rows, block = adam.tile(k)
+    signature = dict.fromkeys(('table', 'm', 'v', 'gradient'), '*' + dtype)
+    signature |= dict(count='*i64', rows='*i64', lr='fp64', N='i32', B='i32')
+    constants = dict(lr_tensor=None, K=k, BETA1=0.9, BETA2=0.999, LOG_BETA1=adam.log(0.9), LOG_BETA2=adam.log(0.999), EPS=1e-8,
+                     COMPUTE=triton.language.dtype(dtype), ROWS=rows, BLOCK=block)
+    return compile_for(target, adam.row_adam_kernel, signature, constants, adam.WARPS)
+
+
+def compile_for(target, kernel, signature, constants, warps):
+    signature |= {name: 'constexpr' for name in constants}
     signature = {name: signature[name] for name in kernel.arg_names}
     # PyTorch's allocations are aligned to 16 bytes and more, and the launcher tells the compiler.
     aligned = {(i,): [['tt.divisibility', 16]] for i, kind in enumerate(signature.values()) if kind.startswith('*')}
     return triton.compile(ASTSource(kernel, signature, constants, aligned), target=target,
-                          options=dict(num_warps=fused.WARPS, enable_fp_fusion=True))
+                          options=dict(num_warps=warps, enable_fp_fusion=True))
 
 
 def read_nvidia(kernel):
@@ -83,18 +99,29 @@ def read_amd(kernel):
                 instructions=len(re.findall(r'^\t[vsgb]\w*_\w+', text, re.M)), loads=widths('load'), stores=widths('store'))
 
 
-def report(dist, backward, d, target, dtype='fp32', to_table=False):
-    """What was found in one kernel's code, as a dict for JSON; arguments as in compile_kernel."""
-    kernel = compile_kernel(dist, backward, d, TARGETS[target], dtype, to_table)
+def read(kernel, target, tile, warps):
+    """What was found in a kernel's code, as a dict for JSON; tile: its rows and columns."""
     found = (read_amd if target.startswith('gfx') else read_nvidia)(kernel)
-    rows, block = fused.tile(d, 8 if dtype == 'fp64' else 4)
-    elements = rows * block / (fused.WARPS * TARGETS[target].warp_size)            # of a tile, a lane
-    return dict(dist=dist, kernel='backward' if backward else 'forward', D=d, target=target, elements_a_lane=elements,
+    elements = tile[0] * tile[1] / (warps * TARGETS[target].warp_size)             # of a tile, a lane
+    return dict(target=target, elements_a_lane=elements,
                 instructions_an_element=round(found['instructions'] / elements, 1), **found)
 
 
+def report(dist, backward, d, target, dtype='fp32', to_table=False):
+    """The findings in one kernel of a family; arguments as in compile_kernel."""
+    kernel = compile_kernel(dist, backward, d, TARGETS[target], dtype, to_table)
+    return dict(dist=dist, kernel='backward' if backward else 'forward', D=d,
+                **read(kernel, target, fused.tile(d, 8 if dtype == 'fp64' else 4), fused.WARPS))
+
+
+def report_adam(k, target, dtype='fp32'):
+    """The same for Adam; D is the length of a row."""
+    return dict(dist='row', kernel='adam', D=k, **read(compile_adam(k, TARGETS[target], dtype), target, adam.tile(k), adam.WARPS))
+
+
 def reports():
-    return [report(dist, backward, 60, target) for dist in FAMILIES for backward in (False, True) for target in TARGETS]
+    return ([report(dist, backward, 60, target) for dist in FAMILIES for backward in (False, True) for target in TARGETS]
+            + [report_adam(120, target) for target in TARGETS])
 
 
 if __name__ == '__main__':

@@ -29,7 +29,7 @@ def check_numbers(name, value, length, device):
     if length is not None and value.shape[0] != length:
         raise ValueError(f'expected {name} to have {length} entries, one for each sample, got {value.shape[0]}')
     if value.device != device:
-        raise ValueError(f'expected {name} on the device of params, {device}, got {value.device}')
+        raise ValueError(f'expected {name} on {device}, got it on {value.device}')
 
 
 def check_key(seed, step, device):

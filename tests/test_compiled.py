@@ -1,4 +1,5 @@
 """The machine code of the kernels, on any machine: what they must be made of to be fast."""
+import itertools
 import json
 import os
 import subprocess
@@ -23,7 +24,8 @@ def reports(tmp_path_factory, run_code):
 
 def test_every_kernel_is_compiled_for_every_target(reports):
     assert {(r['dist'], r['kernel'], r['target']) for r in reports} == {
-        (dist, kernel, target) for dist in P for kernel in ('forward', 'backward') for target in ('sm_80', 'sm_90', 'gfx942')}
+        (*kernel, target) for kernel in [*itertools.product(P, ('forward', 'backward')), ('row', 'adam')]
+        for target in ('sm_80', 'sm_90', 'gfx942')}
 
 
 def test_nothing_spills(reports):
@@ -33,8 +35,8 @@ def test_nothing_spills(reports):
 
 def test_accesses_are_16_bytes_wide_and_move_what_the_design_says(reports):
     for r in reports:
-        p = P[r['dist']]
-        read, written = (4 * p + 4, 4 * p) if r['kernel'] == 'backward' else (4 * p, 4)   # bytes an element
+        p = P.get(r['dist'], 0)
+        read, written = {'forward': (4 * p, 4), 'backward': (4 * p + 4, 4 * p), 'adam': (16, 12)}[r['kernel']]   # bytes
         wide_loads, wide_stores = (sum(n for n in r[kind] if n == 16) for kind in ('loads', 'stores'))
         assert (wide_loads, wide_stores) == (read * r['elements_a_lane'], written * r['elements_a_lane']), r
         # The rest belongs to rows, of which a lane has at most one for four elements: numbers of 8 bytes, kl or dkl of
@@ -45,19 +47,22 @@ def test_accesses_are_16_bytes_wide_and_move_what_the_design_says(reports):
 def test_instructions_stay_below_what_the_bandwidth_leaves_time_for(reports):
     for r in reports:
         if r['target'] == 'sm_90':
-            # Forward about 80 (at 12 bytes an element), backward more bytes and so more time.
+            # Forward about 80 (at 12 bytes an element); backward and Adam have more bytes and so more time.
             assert r['instructions_an_element'] <= (85 if r['kernel'] == 'forward' else 100), r
 
 
 def test_other_types_and_the_sum_into_the_table_do_not_spill(run_code):
     output = run_code("""
-from kernels.compiled import FAMILIES, report
+from kernels.compiled import FAMILIES, report, report_adam
 for dist in FAMILIES:
     for dtype, to_table in (('fp64', False), ('bf16', False), ('fp16', False), ('fp32', True)):
         found = report(dist, True, 128, 'sm_90', dtype, to_table)
-        print(dist, dtype, to_table, found['spills'] + found['local_bytes'])""")
+        print(dist, dtype, to_table, found['spills'] + found['local_bytes'])
+for k, dtype in ((120, 'fp64'), (61, 'fp32'), (1000, 'fp32')):
+    found = report_adam(k, 'sm_90', dtype)
+    print('adam', k, dtype, found['spills'] + found['local_bytes'])""")
     lines = output.splitlines()
-    assert len(lines) == 12 and all(line.endswith(' 0') for line in lines), output
+    assert len(lines) == 15 and all(line.endswith(' 0') for line in lines), output
 
 
 def test_the_launcher_takes_the_arguments_and_compiles_once_for_all_values(run_code):
@@ -71,8 +76,8 @@ class Driver:
     get_current_target = lambda self: GPUTarget('cuda', 90, 32)
     get_active_torch_device = lambda self: torch.device('cpu')
 triton.runtime.driver.set_active(Driver())
-from kernels import fused
-for kernel in (fused.sample_kl_kernel, fused.sample_kl_gradient_kernel):
+from kernels import adam, fused
+for kernel in (fused.sample_kl_kernel, fused.sample_kl_gradient_kernel, adam.row_adam_kernel):
     kernel.run = lambda *a, kernel=kernel, grid, warmup, **k: type(kernel).run(kernel, *a, grid=grid, warmup=True, **k)
 compiled = lambda kernel: sum(len(cache[0]) for cache in kernel.device_caches.values())
 table, i = torch.randn(100, 2, 8), torch.arange(7)
@@ -88,8 +93,17 @@ print(compiled(fused.sample_kl_kernel), compiled(fused.sample_kl_gradient_kernel
 both(rows=i), both(rows=i[1:])
 print(compiled(fused.sample_kl_kernel), compiled(fused.sample_kl_gradient_kernel))
 both(rows=i, ids=i, draws=i, step_tensor=i[0]), both(rows=i[:0])
+table, count = torch.randn(100, 8), torch.arange(100)
+def step(rows, lr, n=100):
+    state = table[:n], table[:n], table[:n], count[:n]
+    adam.launch(*state, rows, table[:len(rows)], lr, 0.9, 0.999, 1e-8)
+for lr in (0, 1, 1.0, 0.1): step(i, lr)
+step(i[:1], 0.1), step(i[1:], 0.1), step(torch.arange(16), 0.1), step(i[:1], 0.1, 1), step(i[:0], 0.1)
+print(compiled(adam.row_adam_kernel))
+step(i, torch.tensor(0.1)), step(i, torch.ones(2)[1])
+print(compiled(adam.row_adam_kernel))
 """)
-    assert output.split() == ['1', '1', '2', '2'], output
+    assert output.split() == ['1', '1', '2', '2', '1', '2'], output
 
 
 def test_the_interpreter_is_named_as_what_is_in_the_way():

@@ -595,7 +595,7 @@ GOOD = torch.zeros(4, 2, 3)
     (GOOD, dict(rows=[0]), 'got list'),
     (GOOD, dict(rows=torch.zeros(2)), r'int64 tensor of shape \[B\], got torch.float32 \[2\]'),
     (GOOD, dict(ids=torch.arange(3)), 'ids to have 4 entries, one for each sample, got 3'),
-    (GOOD, dict(ids=torch.arange(4).to('meta')), 'device of params, cpu, got meta'),
+    (GOOD, dict(ids=torch.arange(4).to('meta')), 'expected ids on cpu, got it on meta'),
     (GOOD, dict(draw=torch.arange(3)), 'draw to have 4 entries'),
     (GOOD, dict(draw='x'), "draw to be an int or an int64 tensor of shape \\[B\\], got 'x'"),
 ])
