@@ -70,12 +70,12 @@ def codes_and_labels(run, args):
     """Codes [n, D] of the run's training images, standardised, with their labels; the same of its test images, and the test
     set. UserError: the run has no encoder, or its images cannot be had."""
     given = vars(args)
-    state, model = commands.open_finished(run, given)
+    state, model = commands.open_finished(run, given, script='train_ae.py')
     config = state['config']
     if not model.encoder:
         raise utils.UserError(f'expected a run with an encoder in {run}, got one of {config["system"]}; first: '
                               f'python train_ae.py')
-    data_path = given.get('data_path', utils.read_json(run / 'config.json').get('data_path', 'dataset'))
+    data_path = commands.find_data(run, given)
     _, test, _ = utils.load_data(data_path, config['dataset'], n_train=1, n_test=config['n_test'])
     if test.checksum() != config['test_checksum']:
         raise utils.UserError(f'expected the test images that {run} was graded on, got others in {data_path}; name their folder '
@@ -93,7 +93,7 @@ def main():
     parser = commands.Parser('Train classifiers on the codes that the encoder of a finished run (AE or VAE) gives its training '
                              'images, and report their accuracy on its test images.')
     parser.add_argument('run', type=Path, metavar='RUN', help='run folder')
-    commands.add_place_flags(parser, 'the folder that the run was trained from')
+    commands.add_place_flags(parser, None)
     args = parser.parse_args()
     codes, labels, test_codes, test, seed = codes_and_labels(args.run, args)
     classes = len(test.classes)

@@ -72,9 +72,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_place_flags(parser, default_path):
-    parser.add_argument('--data-path', metavar='DIR', default=os.environ.get('DATA_PATH') or argparse.SUPPRESS,
+    """default_path: None: see find_data."""
+    default = os.environ.get('DATA_PATH') if default_path else None
+    described = f'the environment variable DATA_PATH, or {default_path}' if default_path else (
+        'where the run was trained from, or if that is gone the environment variable DATA_PATH')
+    parser.add_argument('--data-path', metavar='DIR', default=default or argparse.SUPPRESS,
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
-                             'if it has neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed (default: the environment variable DATA_PATH, or ' + default_path + ')')
+                             'if it has neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed (default: ' + described + ')')
     parser.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or cuda:N (default: cuda if there is one)')
 
 
@@ -86,19 +90,28 @@ def add_data_flags(parser, default_path, default_dataset, default_count):
                         help=f'how many test images, a number or "all" (default: {default_count})')
 
 
-def training_parser(description, system, latent_dim):
-    """The flags of the training scripts of decoders with latents, with the best known defaults."""
-    parser = Parser(description)
-    if system in ('vad', 'vae'):
-        parser.add_argument('--dist', choices=list(kernels.FAMILIES), default='gaussian', help='family of the posteriors')
+def add_run_flags(parser, latent_dim, epochs, batch_size, default_folder):
+    """The flags of all training scripts; with defaults."""
     thousand = f'{utils.DEFAULT_IMAGES}, or all if there are fewer'
     add_data_flags(parser, 'dataset', 'fashion-mnist, or scikit-learn\'s digits where there is neither file nor network', thousand)
     parser.add_argument('--n-train', metavar='N', type=count, default=argparse.SUPPRESS,
                         help=f'how many training images, a number or "all" (default: {thousand})')
     parser.add_argument('--latent-dim', metavar='D', type=positive, default=latent_dim, help='latent dimensions an image')
-    parser.add_argument('--epochs', metavar='E', type=positive, default=27,
+    parser.add_argument('--epochs', metavar='E', type=positive, default=epochs,
                         help='epochs; one shows every image once and two shifted copies of it')
-    parser.add_argument('--batch-size', metavar='B', type=positive, default=64, help='images a step')
+    parser.add_argument('--batch-size', metavar='B', type=positive, default=batch_size, help='images a step')
+    parser.add_argument('--seed', type=seed, default=0, help='weights, order of the images and noise follow from it')
+    parser.add_argument('--run-dir', metavar='DIR', type=Path, default=argparse.SUPPRESS,
+                        help=f'where the run goes (default: {default_folder})')
+    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run folder, exactly')
+
+
+def training_parser(description, system, latent_dim):
+    """The flags of the training scripts of decoders with latents, with the best known defaults."""
+    parser = Parser(description)
+    if system in ('vad', 'vae'):
+        parser.add_argument('--dist', choices=list(kernels.FAMILIES), default='gaussian', help='family of the posteriors')
+    add_run_flags(parser, latent_dim, epochs=27, batch_size=64, default_folder='runs/<system>-<dist>, or runs/<system>')
     parser.add_argument('--lr', type=positive_float, default=argparse.SUPPRESS,
                         help='peak learning rate of the decoder (default: '
                              + ', '.join(f'{decoder.lr:g} for {name}' for name, decoder in models.DECODERS.items()) + ')')
@@ -113,17 +126,14 @@ def training_parser(description, system, latent_dim):
         parser.add_argument('--grid', action='store_true',
                             help='insist on grid.png, the decoded codes in the plane, which --latent-dim 2 gives')
     parser.add_argument('--obs-std', type=positive_float, default=0.08,
-                        help='standard deviation of a pixel (0-1) given its latents; the larger, the more the KL matters')
+                        help='standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the more '
+                             'the KL matters')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
                         help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 30 and 10 times slower on a CPU; mlp and '
                              'conv64 (for 3 x 64 x 64) of document 003, conv6 of document 004')
-    parser.add_argument('--seed', type=seed, default=0, help='weights, order of the images and noise follow from it')
     parser.add_argument('--interpolate', nargs=2, metavar='CLASS', default=argparse.SUPPRESS,
                         help='classes of the two test images of interpolation.png, names or numbers '
                              '(default: trouser dress, classes 1 and 3)')
-    parser.add_argument('--run-dir', metavar='DIR', type=Path, default=argparse.SUPPRESS,
-                        help='where the run goes (default: runs/<system>-<dist>, or runs/<system>)')
-    parser.add_argument('--resume', action='store_true', help='go on from the last checkpoint in the run folder, exactly')
     return parser
 
 
@@ -170,18 +180,24 @@ def load_model(state, device):
     return model.eval().requires_grad_(False)
 
 
-def open_finished(run, given):
+def find_data(run, given):
+    """Where the data of a finished run is: --data-path, or where it was trained from, or if that is gone DATA_PATH."""
+    recorded = utils.read_json(run / 'config.json').get('data_path', 'dataset')
+    return given.get('data_path') or (recorded if Path(recorded).exists() else os.environ.get('DATA_PATH') or recorded)
+
+
+def open_finished(run, given, script='train_vad.py'):
     """The checkpoint's state of the finished run in the folder run, and its model, on the device given.get('device').
 
-    UserError: there is none.
+    script: that makes such runs. UserError: there is none.
     """
     if not run.is_dir():
         raise utils.UserError(f'expected a run folder, got {run}, which {"is a file" if run.exists() else "does not exist"}; '
-                              f'first run: python train_vad.py --run-dir {run}')
+                              f'first run: python {script} --run-dir {run}')
     if not utils.is_whole(run):
         raise utils.UserError(f'expected a finished run in {run}, got '
                               + ('an unfinished one; finish it with --resume' if (run / 'checkpoint.pt').exists()
-                                 else 'none; first run: python train_vad.py'))
+                                 else f'none; first run: python {script} --run-dir {run}'))
     device = utils.pick_device(given.get('device'))
     state = utils.load_checkpoint(run / 'checkpoint.pt', device)
     if state.get('stage') != 'trained':
@@ -189,10 +205,11 @@ def open_finished(run, given):
     return state, load_model(state, device)
 
 
-def new_model(run):
-    """The run's model, untrained, on its device. UserError: there is no such model for these images."""
+def new_model(config, device):
+    """The configuration's model, untrained. UserError: there is no such model for these images."""
+    torch.manual_seed(config['seed'])   # the weights
     try:
-        return build_model(run.config).to(run.device)
+        return build_model(config).to(device)
     except ValueError as error:
         raise utils.UserError(str(error)) from None
 
@@ -226,7 +243,7 @@ def check_same_config(state, config, folder):
     differences = [f'{k} {saved.get(k)} (now {config.get(k)})' for k in {**saved, **config} if saved.get(k) != config.get(k)]
     if differences:
         raise utils.UserError(f'the checkpoint in {folder} is from another configuration: {", ".join(differences)}; '
-                              f'resume with the flags it was started with')
+                              f'resume with the flags it was started with, or name another --run-dir')
 
 
 # Flags that say what the run computes, and so are in its configuration; not every system has every one.
@@ -241,6 +258,7 @@ class Run:
     run_dir: Path         # where the run will be when it is whole
     folder: Path          # where it grows
     state: dict | None    # the checkpoint to go on from
+    model: torch.nn.Module   # untrained
     train_set: utils.ImageDataset
     test_set: utils.ImageDataset
     source: str           # where the images come from
@@ -263,6 +281,8 @@ def open_run(system, args, **config):
     run_dir = run_dir if run_dir.name else run_dir.resolve()   # '.' has no name to derive others from
     data_path = given.get('data_path', 'dataset')
     train_set, test_set, source = utils.load_data(data_path, given.get('dataset'), given.get('n_train'), given.get('n_test'))
+    if 'patience' in config:
+        training.hold_out(train_set)   # or says why not
     classes = parse_classes(given['interpolate'], train_set.classes) if 'interpolate' in given else pictures.INTERPOLATE
     config = {'system': system, 'dist': dist, 'dataset': train_set.name, 'n_train': len(train_set), 'n_test': len(test_set),
               'shape': list(train_set.X.shape[1:]),
@@ -285,11 +305,11 @@ def open_run(system, args, **config):
     elif args.resume and first:
         print(f'no checkpoint in {folder} yet: starting from the beginning', file=sys.stderr)
 
+    model = new_model(config, device)   # before there is a folder: if there is no such model, nothing is left behind
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         utils.write_json(folder / 'config.json', {**config, 'data': source, 'data_path': str(Path(data_path).resolve())})
-    torch.manual_seed(config['seed'])   # the weights
-    return Run(config, run_dir, folder, state, train_set, test_set, source, classes, device)
+    return Run(config, run_dir, folder, state, model, train_set, test_set, source, classes, device)
 
 
 @contextlib.contextmanager
@@ -332,8 +352,7 @@ def train(system, args, **config):
     run = processes.in_turn(lambda: open_run(system, args, lr=models.DECODERS[args.decoder].lr, **config))
     if run is None:
         return
-    model = new_model(run)
-    train_set, validation = run.train_set, run.test_set if model.encoder else None
+    model, train_set, validation = run.model, run.train_set, run.test_set if run.model.encoder else None
     if 'patience' in run.config:
         train_set, validation = training.hold_out(run.train_set)
     with interruptible(run):

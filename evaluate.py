@@ -15,9 +15,10 @@ from grading import evaluate_model, reconstruction_loss   # noqa: F401, the cour
 
 def find_runs(named):
     """Folders of the runs to grade: those named, or all finished ones under runs/. UserError: there are none."""
-    for new in Path('runs').glob('*.new'):
+    for new in Path('runs').glob('**/*.new'):
         utils.settle(new.with_suffix(''))
-    runs = named or sorted(path.parent for path in Path('runs').glob('*/results.json') if path.parent.suffix != '.replaced')
+    found = (path.parent for path in Path('runs').glob('**/results.json'))   # a sweep's and a search's lie one folder deeper
+    runs = named or sorted(run for run in found if not any(parent.suffix == '.replaced' for parent in (run, *run.parents)))
     if not runs:
         raise utils.UserError('expected trained runs under runs/, got none; first run: python train_vad.py')
     return runs
@@ -31,21 +32,25 @@ def grade_run(run, args):
     given = vars(args)
     state, model = commands.open_finished(run, given)
     config = state['config']
-    data_path = given.get('data_path', utils.read_json(run / 'config.json').get('data_path', 'dataset'))
+    data_path = commands.find_data(run, given)
     try:
         name = given.get('dataset', config['dataset'])
         train, test, source = utils.load_data(data_path, name, n_train=config['n_train'] if name == config['dataset'] else 1,
                                               n_test=given.get('n_test', config['n_test']))
     except utils.UserError as error:
         raise utils.UserError(f'cannot grade {run}: {error}') from None
+    if tuple(test.X.shape[1:]) != model.shape:
+        raise utils.UserError(f'cannot grade {run}: expected images of shape {model.shape}, got {tuple(test.X.shape[1:])} in '
+                              f'{data_path}; name other data with --dataset or --data-path')
     old = utils.read_json(run / 'results.json')
     graded = {'dataset': test.name, 'n_test': len(test)}
     if config['system'] != 'gan':   # which has no latents of given images
         graded, _ = grading.grade(model, state, test)
     # The samples are compared with images of the run's own data set, by a classifier that learnt from its training images.
-    graded.update(grading.grade_samples(model, config, train, test) if name == config['dataset']
+    own = name == config['dataset'] and train.checksum() == config['train_checksum']
+    graded.update(grading.grade_samples(model, config, train, test) if own
                   else dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class')))
-    if test.checksum() == config['test_checksum']:
+    if own and test.checksum() == config['test_checksum']:
         results = {**old, **graded}
         utils.write_json(run / 'results.json', results)
     else:
@@ -66,7 +71,7 @@ def main():
                              'distance of samples from test images.')
     parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', default=argparse.SUPPRESS,
                         help='run folders; none: all under runs/')
-    commands.add_data_flags(parser, 'the folder that the run was trained from', 'the run\'s own', 'as in training')
+    commands.add_data_flags(parser, None, 'the run\'s own', 'as in training')
     parser.add_argument('--json', type=Path, metavar='FILE', default=argparse.SUPPRESS,
                         help='also write the results as a JSON list')
     parser.add_argument('--samples', type=commands.positive, metavar='N', default=argparse.SUPPRESS,

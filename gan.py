@@ -4,7 +4,6 @@ A generator G makes images of noise z ~ N(0, 1), and a discriminator D gives log
 real one. In turn, D descends the cross-entropy of its guesses, and G ascends log D(G(z)), the form that does not saturate
 while D still wins. Images are in -1 to 1, the range of tanh.
 """
-import collections
 import math
 
 import torch
@@ -64,10 +63,8 @@ def dcgan_networks(latent_dim, shape):
     return (nn.Sequential(*up).to(memory_format=torch.channels_last), nn.Sequential(*down).to(memory_format=torch.channels_last))
 
 
-# name -> function that makes generator and discriminator, and the peak learning rate that suits them. ValueError: they cannot
-# make images of that shape.
-Kind = collections.namedtuple('Kind', 'networks lr')
-MODELS = {'dcgan': Kind(dcgan_networks, 1e-3), 'linear': Kind(linear_networks, 1e-3)}
+# name -> function that makes generator and discriminator. ValueError: they cannot make images of that shape.
+MODELS = {'dcgan': dcgan_networks, 'linear': linear_networks}
 
 
 class GAN(nn.Module):
@@ -75,11 +72,12 @@ class GAN(nn.Module):
 
     kind: a name in MODELS. shape: of an image. ValueError: no such kind, or not for that shape.
     """
+    encoder = None   # of given images it has no latents
 
     def __init__(self, kind, latent_dim, shape=models.SHAPE):
         super().__init__()
         self.latent_dim, self.shape = latent_dim, tuple(shape)
-        self.generator, self.discriminator = models.choose(MODELS, 'model', kind).networks(latent_dim, self.shape)
+        self.generator, self.discriminator = models.choose(MODELS, 'model', kind)(latent_dim, self.shape)
 
     def sample_prior(self, n, *, seed, step=0):
         """n draws of z ~ N(0, 1), [n, D], a function of seed and step."""
@@ -109,18 +107,14 @@ def shift(x, generator):
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-class Trainer:
+class Trainer(training.Steps):
     """Everything that a step changes: the model, the players' optimisers, the steps done, and the frames of samples.gif."""
 
     def __init__(self, model, images, config):
-        self.model, self.images, self.config = model, images, config
+        super().__init__(model, images, config, numbers=len(NAMES))
         self.generator_adam, self.discriminator_adam = (
             torch.optim.Adam(player.parameters(), lr=config['lr'], betas=BETAS, fused=True)
             for player in (model.generator, model.discriminator))
-        self.step_number = 0
-        self.steps_per_epoch = math.ceil(training.epoch_length(images.n) / config['batch_size'])
-        self.total_steps = self.steps_per_epoch * config['epochs']
-        self.history = torch.zeros(self.steps_per_epoch, len(NAMES), device=images.device)   # this epoch: as NAMES
         self.frames = torch.zeros(0, DRAWS, *model.shape, dtype=torch.uint8)       # of the epochs so far
 
     def state_dict(self):
@@ -163,27 +157,10 @@ class Trainer:
             [d_loss, g_loss, torch.sigmoid(d_real).mean(), torch.sigmoid(d_fake).mean()]).detach()
         self.step_number += 1
 
-    def done(self):
-        return self.step_number >= self.total_steps
-
-    def check_finite(self):
-        """Means of this epoch's steps so far, as NAMES. NotFinite: a loss is not finite."""
-        done = (self.step_number - 1) % self.steps_per_epoch + 1
-        history = self.history[:done].cpu()
-        bad = (~torch.isfinite(history).all(1)).nonzero()
-        if len(bad):
-            raise self.not_finite(self.step_number - done + int(bad[0]))
-        return history.mean(0).tolist()
-
     def check_weights(self, rows):
         """NotFinite: a weight is not finite. The last step's harm is in the weights only."""
         if not all(torch.isfinite(weight).all() for weight in self.model.parameters()):
             raise self.not_finite(self.step_number)
-
-    def not_finite(self, step):
-        return training.NotFinite(f'expected finite losses, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
-                                  f'nothing after the last good checkpoint was saved. Delete the run and train with a lower '
-                                  f'--lr')
 
     def describe(self, means):
         """The progress bar's text."""

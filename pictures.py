@@ -25,7 +25,8 @@ CAPTIONS = {
     'tsne_test.png': 'Test latents, mapped likewise.',
     'codes.png': 'Codes of the test images in the plane, on their two principal components and by t-SNE.',
     'grid.png': 'Decoded codes in the plane, at equally probable steps of the prior.',
-    'loss.png': 'Negative ELBO and its two terms, means over each epoch.',
+    'loss.png': 'Negative ELBO and its two terms, means over each epoch. Validation, where there is an encoder: images that it '
+                'does not train on, with --patience those held out, else the test images, which decide nothing.',
     'amortisation.png': 'Negative ELBO of test images whose latents were fitted further, from the encoder\'s and from the prior.',
     'samples.gif': 'The same draws from the prior, epoch after epoch.',
     'interpolation.gif': 'The interpolation as an animation.',
@@ -72,8 +73,11 @@ def save_losses(metrics, file_name):
 def save_codes(dataset, codes, file_name):
     """The map by the codes' two principal components beside that by t-SNE. codes: [N, D] of the images of dataset."""
     points = codes.cpu().numpy()[:utils.TSNE_POINTS]
-    flat = PCA(min(2, *points.shape)).fit_transform(points)                        # [N, 2]; [N, 1] of one-dimensional codes
-    flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+    if np.ptp(points, 0).any():
+        flat = PCA(min(2, *points.shape)).fit_transform(points)                    # [N, 2]; [N, 1] of one-dimensional codes
+        flat = np.pad(flat, ((0, 0), (0, 2 - flat.shape[1])))
+    else:   # equal codes have no components
+        flat = np.zeros((len(points), 2))
     fig, axes = plt.subplots(1, 2, figsize=(14, 6))
     for ax, title, plane in zip(axes, ('principal components', 't-SNE'), (flat, utils.tsne(points))):
         utils.scatter_classes(ax, dataset, plane)
@@ -188,9 +192,8 @@ def draw_gan(folder, model, state):
     """Write a GAN's samples and interpolations into folder. state: the final checkpoint, with its frames [E, 64, *shape]."""
     seed = state['config']['seed']
     save_rows([('N(0, 1)', grading.sample_prior(model, 80, seed))], folder / 'samples.png', 16)
-    if len(state['frames']):
-        grids = torch.stack([255 * utils.image_grid(frame) for frame in state['frames']])   # [E, 3, height, width]
-        save_gif(grids if len(model.shape) == 3 else grids[:, 0], folder / 'samples.gif')
+    grids = torch.stack([255 * utils.image_grid(frame) for frame in state['frames']])   # [E, 3, height, width]
+    save_gif(grids if len(model.shape) == 3 else grids[:, 0], folder / 'samples.gif')
     # Along the arc every point is itself a draw from N(0, 1); the middle of the straight line would be too short for one.
     a, b = model.sample_prior(2, seed=training.key(seed, training.PRIOR))
     angle = torch.linspace(0, torch.pi / 2, STEPS, device=a.device)[:, None]

@@ -15,7 +15,7 @@ import utils
 def pca_losses(train_set, test_set, sizes):
     """The course's loss of the test images, in batches of 64, by PCA of the training images with each of sizes: floats."""
     x, x_test = (dataset.X.flatten(1).numpy() for dataset in (train_set, test_set))         # [N, 784] in 0-255
-    pca = PCA(min(max(sizes), *x.shape)).fit(x)
+    pca = PCA(min(max(sizes), *x.shape), random_state=0).fit(x)
     scores = pca.transform(x_test)
     losses = []
     for size in sizes:
@@ -40,12 +40,18 @@ def draw_losses(rows, file_name):
 def run(args, config):
     """A run for each size in args.sweep, in args.run_dir/dNN; then pictures, sweep.json and a table.
 
-    config: entries of the runs' configuration besides the flags. Finished sizes are not done again.
+    config: entries of the runs' configuration besides the flags. Finished sizes are not done again, and those of an earlier sweep
+    in the folder are shown too.
     """
-    folder = vars(args).get('run_dir', Path('runs/ae-sweep'))
+    given = vars(args)
+    folder = given.get('run_dir', Path('runs/ae-sweep'))
+    train_set, test_set, _ = utils.load_data(given.get('data_path', 'dataset'), given.get('dataset'), given.get('n_train'),
+                                             given.get('n_test'))
     commands.choose_collection(folder, 'd[0-9]*', 'tsne_d[0-9]*.png*', 'sweep.*')
+    sizes = sorted({*args.sweep, *(int(path.parent.name[1:]) for path in folder.glob('d[0-9]*/results.json')
+                                   if path.parent.name[1:].isdecimal())})
     rows = []
-    for size in args.sweep:
+    for size in sizes:
         run_dir = folder / f'd{size:02d}'
         resume = args.resume and run_dir.exists() or utils.is_whole(run_dir)
         flags = argparse.Namespace(**{**vars(args), 'latent_dim': size, 'run_dir': run_dir, 'resume': resume})
@@ -53,10 +59,7 @@ def run(args, config):
         results = utils.read_json(run_dir / 'results.json')
         rows.append({name: results[name] for name in ('latent_dim', 'test_loss', 'train_loss', 'knn_accuracy', 'train_seconds')})
         utils.write_atomically(folder / f'tsne_d{size:02d}.png', lambda path: shutil.copy(run_dir / 'tsne_test.png', path))
-    given = vars(args)
-    train_set, test_set, _ = utils.load_data(given.get('data_path', 'dataset'), given.get('dataset'), given.get('n_train'),
-                                             given.get('n_test'))
-    for row, loss in zip(rows, pca_losses(train_set, test_set, args.sweep)):
+    for row, loss in zip(rows, pca_losses(train_set, test_set, sizes)):
         row['pca_loss'] = loss
     draw_losses(rows, folder / 'sweep.png')
     utils.write_json(folder / 'sweep.json', {'seed': args.seed, 'sizes': rows})

@@ -62,11 +62,16 @@ def main():
     if not paired and (args.dropout or 'tune' in given):
         raise utils.UserError(f'expected --encoder conv3 and --decoder mirror for --dropout and --tune, got {args.encoder} and '
                               f'{args.decoder}; leave out one or the other')
+    if args.prune and (args.encoder == 'lstm' or args.epochs == 1):
+        raise utils.UserError(f'expected an encoder of linear layers and convolutions and two epochs or more for --prune, got '
+                              f'{args.encoder} and {args.epochs}; choose others, or leave it out')
     config = {'weight_decay': args.weight_decay, 'prune': args.prune}
     if paired:
         config.update(architecture=models.ARCHITECTURE, dropout=args.dropout)
+    if 'patience' in given or 'tune' in given:
+        config['min_delta'] = given.get('min_delta', 0.0)
     if 'patience' in given:
-        config.update(patience=args.patience, min_delta=given.get('min_delta', 0.0))
+        config['patience'] = args.patience
     if 'sweep' in given:
         sweep.run(args, config)
     elif 'tune' in given:

@@ -341,13 +341,45 @@ def zero_weights(model):
     return sum(int((w == 0).sum()) for w in weights) / sum(w.numel() for w in weights)
 
 
-class Trainer:
+class Steps:
+    """A trainer's steps: how many are done and are to be done, and what those of this epoch gave. train_epochs needs more of a
+    trainer: step, describe, end_epoch, check_weights, state_dict, load_state_dict."""
+    remedy = 'a lower --lr'
+
+    def __init__(self, model, images, config, numbers):
+        """numbers: how many a step gives."""
+        self.model, self.images, self.config = model, images, config
+        self.step_number = 0
+        self.steps_per_epoch = math.ceil(epoch_length(images.total) / config['batch_size'])
+        self.total_steps = self.steps_per_epoch * config['epochs']
+        self.history = torch.zeros(self.steps_per_epoch, numbers, device=images.device)   # of this epoch
+
+    def done(self):
+        return self.step_number >= self.total_steps
+
+    def check_finite(self):
+        """Means of what this epoch's steps gave so far. NotFinite names the first bad step."""
+        done = (self.step_number - 1) % self.steps_per_epoch + 1
+        history = processes.total(self.history[:done].clone()).cpu()
+        bad = (~torch.isfinite(history).all(1)).nonzero()
+        if len(bad):
+            processes.fail(self.not_finite(self.step_number - done + int(bad[0])))
+        return history.mean(0).tolist()
+
+    def not_finite(self, step):
+        return NotFinite(f'expected a finite loss, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
+                         f'nothing after the last good checkpoint was saved. Delete the run and train with {self.remedy}')
+
+
+class Trainer(Steps):
     """Everything that a step changes: model, table (if no encoder is in its place), their optimisers, the steps done;
     and the best weights so far, where early stopping (`patience` in config) looks for them."""
+    remedy = 'a lower --lr, --latent-lr or a higher --obs-std'
 
     def __init__(self, model, images, config, validation=None):
         """images, validation: Images to train on, and to measure the loss on after every epoch."""
-        self.model, self.images, self.config, self.validation = model, images, config, validation
+        super().__init__(model, images, config, numbers=2)   # reconstruction and KL
+        self.validation = validation
         start_pixel_bias(model, images)
         self.elbo = NegativeELBO(model, config)
         if processes.count() > 1:
@@ -358,10 +390,6 @@ class Trainer:
         if not model.encoder:
             self.table = start_latents(model, images, config['obs_std'])          # [5n, K]
             self.table_adam = RowAdam(self.table)
-        self.step_number = 0
-        self.steps_per_epoch = math.ceil(epoch_length(images.total) / config['batch_size'])
-        self.total_steps = self.steps_per_epoch * config['epochs']
-        self.history = torch.zeros(self.steps_per_epoch, 2, device=model.pixel_bias.device)   # this epoch: reconstruction, KL
         self.pruning_step = config['epochs'] // 2 * self.steps_per_epoch if config.get('prune') else None
         self.best = {'epoch': 0, 'loss': math.inf}
 
@@ -451,7 +479,7 @@ class Trainer:
     def done(self):
         epoch = self.step_number // self.steps_per_epoch
         stopped = self.best['epoch'] and epoch - self.best['epoch'] >= self.config['patience']
-        return self.step_number >= self.total_steps or bool(stopped)
+        return super().done() or bool(stopped)
 
     def finish(self):
         """The weights that training ends with: the best, where it looked for them, and pruned ones as plain zeros."""
@@ -460,20 +488,6 @@ class Trainer:
         if self.pruning_step is not None:
             for module in prunable(self.model):
                 prune.remove(module, 'weight')
-
-    def check_finite(self):
-        """Mean reconstruction and KL of this epoch's steps so far. NotFinite names the first bad step."""
-        done = (self.step_number - 1) % self.steps_per_epoch + 1
-        history = processes.total(self.history[:done].clone()).cpu()
-        bad = (~torch.isfinite(history).all(1)).nonzero()
-        if len(bad):
-            processes.fail(self.not_finite(self.step_number - done + int(bad[0])))
-        return history.mean(0).tolist()
-
-    def not_finite(self, step):
-        return NotFinite(f'expected a finite loss, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
-                         f'nothing after the last good checkpoint was saved. Delete the run and train with a lower --lr, '
-                         f'--latent-lr or a higher --obs-std')
 
     @torch.no_grad()
     def check_weights(self, numbers):
@@ -493,7 +507,7 @@ class Trainer:
 def train_epochs(trainer, folder, resume):
     """Step until the trainer is done; write folder/metrics.jsonl and folder/checkpoint.pt after every epoch.
 
-    trainer: this file's Trainer or that of gan.py. resume: the checkpoint state to go on from, or None.
+    trainer: this file's Trainer, or that of gan.py. resume: the checkpoint state to go on from, or None.
     Returns the seconds of all epochs, those before a resume included.
     On Ctrl-C the step in progress ends, a checkpoint is written, and KeyboardInterrupt goes up.
     NotFinite: the loss was not; the last checkpoint is left as it is.

@@ -44,10 +44,11 @@ def held_out_loss(config, train_set, folder, device):
     shutil.rmtree(folder, ignore_errors=True)   # of a trial that was interrupted
     folder.mkdir()
     part, held_out = training.hold_out(train_set)
-    state, seconds = training.fit(model, part, config, folder, validation=held_out)
-    loss = training.read_metrics(folder)[state['best_epoch'] - 1]['validation_loss']
-    shutil.rmtree(folder)
-    return loss, seconds
+    try:
+        state, seconds = training.fit(model, part, config, folder, validation=held_out)
+        return training.read_metrics(folder)[state['best_epoch'] - 1]['validation_loss'], seconds
+    finally:
+        shutil.rmtree(folder)
 
 
 def open_study(folder, config):
@@ -71,14 +72,13 @@ def finished(study):
 def run(args, config):
     """args.tune trials in the study in args.run_dir, those already there included; then a run of the best, in its folder
     `best`. config: entries of the runs' configuration besides the flags."""
-    folder = vars(args).get('run_dir', Path('runs/ae-tune'))
-    commands.choose_collection(folder, 'study.db*', 'best', 'best.new', 'best.replaced', 'best.json', 'best.json.tmp', 'trial')
     given = vars(args)
-    device = utils.pick_device(given.get('device'))
-    train_set, _, _ = utils.load_data(given.get('data_path', 'dataset'), given.get('dataset'), given.get('n_train'),
+    folder, device = given.get('run_dir', Path('runs/ae-tune')), utils.pick_device(given.get('device'))
+    train_set, test_set, _ = utils.load_data(given.get('data_path', 'dataset'), given.get('dataset'), given.get('n_train'),
                                       n_test=given.get('n_test'))
+    commands.choose_collection(folder, 'study.db*', 'best', 'best.new', 'best.replaced', 'best.json', 'best.json.tmp', 'trial')
     config = {'system': 'ae', 'dist': None, 'dataset': train_set.name, 'train_checksum': train_set.checksum(),
-              'shape': list(train_set.X.shape[1:]), 'min_delta': 0.0, **config,
+              'test_checksum': test_set.checksum(), 'shape': list(train_set.X.shape[1:]), **config,
               **{name: given[name] for name in ('encoder', 'decoder', 'epochs', 'beta', 'obs_std', 'seed')}}
     searched = ('architecture', 'weight_decay', 'patience')
     config = {name: value for name, value in config.items() if name not in searched}
@@ -89,7 +89,7 @@ def run(args, config):
     try:
         while len(finished(study)) < args.tune:
             # A seed for each trial: a study that goes on proposes what the undisturbed one would have.
-            study.sampler = optuna.samplers.TPESampler(seed=args.seed + len(finished(study)))
+            study.sampler = optuna.samplers.TPESampler(seed=training.fold(args.seed << 20 | len(finished(study))))
             trial = study.ask()
             chosen = suggest(trial)
             trial.set_user_attr('config', chosen)
@@ -135,7 +135,8 @@ def run_again(args, config, run_dir, best):
             if utils.read_json(unfinished / 'config.json').get('trial') != best.number:
                 shutil.rmtree(unfinished)
     growing = new if new.exists() else run_dir
-    resume = growing.exists() and utils.read_json(growing / 'config.json').get('trial') == best.number
+    begun = growing / 'config.json'
+    resume = begun.exists() and utils.read_json(begun).get('trial') == best.number
     chosen = best.user_attrs['config']
     flags = {name: chosen[name] for name in ('latent_dim', 'lr', 'batch_size')}
     entries = {name: value for name, value in {**config, **chosen}.items() if name in (

@@ -286,10 +286,10 @@ TSNE_POINTS = 2000   # that a map shows: more hide each other, and take minutes
 
 
 def tsne(points):
-    """Places in the plane [N, 2] by t-SNE (van der Maaten and Hinton, 2008) for points [N, D]; of one point, the origin."""
+    """Places in the plane [N, 2] by t-SNE (van der Maaten and Hinton, 2008) for points [N, D]; of equal points, the origin."""
     from sklearn.manifold import TSNE
-    if len(points) == 1:
-        return np.zeros((1, 2))
+    if not np.ptp(points, 0).any():   # scikit-learn crashes
+        return np.zeros((len(points), 2))
     return TSNE(2, perplexity=min(30, (len(points) - 1) / 3), init='pca' if points.shape[1] > 1 else 'random',
                 random_state=0).fit_transform(points)
 

@@ -10,9 +10,11 @@ import torch
 
 import classify
 import models
+import pictures
 import sweep
 import train_ad
 import train_ae
+import train_gan
 import train_vae
 import training
 import utils
@@ -131,8 +133,8 @@ def test_pruned_weights_stay_zero_and_the_checkpoint_is_plain(digits, tmp_path):
     config, zeros = make_config(prune=0.4, patience=1, min_delta=1e9), []
     step = training.Trainer.step
 
-    def watched(self, rows):
-        step(self, rows)
+    def watched(self, *batch):
+        step(self, *batch)
         zeros.append(training.zero_weights(self.model))
     with pytest.MonkeyPatch.context() as m:
         m.setattr(training.Trainer, 'step', watched)
@@ -180,6 +182,11 @@ def test_a_run_with_all_regularisers(command, csv_dir, tmp_path):  # noqa: F811
     (['--sweep', '2,0'], 'from 1 to'),
     (['--sweep', '2', '--tune', '2'], 'not allowed with argument'),
     (['--weight-decay', '-1'], 'expected a number of at least 0'),
+    (['--prune', '0.5', '--encoder', 'lstm'], 'two epochs or more for --prune, got lstm and 27'),
+    (['--prune', '0.5', '--epochs', '1'], 'for --prune, got conv3 and 1'),
+    (['--patience', '2', '--n-train', '1'], 'expected two training images or more'),
+    (['--sweep', '2', '--dataset', 'mnist', '--data-path', 'nowhere'], 'expected mnist in nowhere'),
+    (['--tune', '2', '--dataset', 'mnist', '--data-path', 'nowhere'], 'expected mnist in nowhere'),
 ])
 def test_bad_flags_get_one_line(command, csv_dir, tmp_path, arguments, message):  # noqa: F811
     status, out, err = command(train_ae, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *arguments)
@@ -194,11 +201,11 @@ def test_an_interrupted_sweep_goes_on(command, csv_dir, tmp_path, monkeypatch): 
     flags = ['--data-path', csv_dir, '--run-dir', folder, *FLAGS, '--sweep', '4,1']
     whole, calls = training.Trainer.step, []
 
-    def step(self, rows):
+    def step(self, *batch):
         calls.append(self.model.latent_dim)
         if len(calls) == 8:   # in the second size: six steps a run
             ctrl_c()
-        whole(self, rows)
+        whole(self, *batch)
     monkeypatch.setattr(training.Trainer, 'step', step)
     status, _, err = command(train_ae, *flags)
     assert status == 130 and '--resume' in err and not (folder / 'sweep.json').exists()
@@ -214,6 +221,15 @@ def test_an_interrupted_sweep_goes_on(command, csv_dir, tmp_path, monkeypatch): 
     assert 'pca_loss' in out
     status, out, err = command(train_ae, *flags, '--seed', '1')
     assert status == 2 and one_line(err) and 'seed 0 (now 1)' in err
+    status, out, err = command(train_ae, *flags[:-1], '2')   # one more size
+    assert status == 0 and not err and calls == 6 * [1] + 6 * [4] + 6 * [2]
+    assert [row['latent_dim'] for row in json.loads((folder / 'sweep.json').read_text())['sizes']] == [1, 2, 4]
+
+
+def test_codes_that_are_all_equal_are_drawn(digits, tmp_path):
+    pictures.save_codes(digits[1], torch.full((40, 8), 0.5), tmp_path / 'codes.png')
+    pictures.save_codes(utils.ImageDataset(digits[1].X[:1], digits[1].y[:1], 'digits'), torch.ones(1, 8), tmp_path / 'code.png')
+    assert (tmp_path / 'codes.png').exists() and (tmp_path / 'code.png').exists()
 
 
 def test_pca_of_all_components_loses_nothing(digits):
@@ -263,8 +279,14 @@ def test_tuning_goes_on_where_it_stopped(command, csv_dir, tmp_path, monkeypatch
     assert all(results[name] == best[0][name] for name in ('architecture', 'lr', 'batch_size', 'latent_dim', 'patience'))
     metrics = training.read_metrics(broken / 'best')
     assert metrics[results['best_epoch'] - 1]['validation_loss'] == best[0]['held_out_loss']   # the same training again
-    status, _, err = command(train_ae, *flags, '3', '--run-dir', broken, '--epochs', '1')
-    assert status == 2 and one_line(err) and 'epochs 2 (now 1)' in err
+    for other, message in ((['--epochs', '1'], 'epochs 2 (now 1)'), (['--min-delta', '5'], 'min_delta 0.0 (now 5.0)'),
+                           (['--n-test', '30'], 'from another configuration: test_checksum')):
+        status, _, err = command(train_ae, *flags, '3', '--run-dir', broken, *other)
+        assert status == 2 and one_line(err) and message in err
+    shutil.rmtree(broken / 'best')
+    (broken / 'best').mkdir()   # as if killed before its configuration was written
+    status, _, err = command(train_ae, *flags, '3', '--run-dir', broken)
+    assert status == 0 and not err and (broken / 'best' / 'results.json').exists()
     (broken / 'study.db').write_bytes(b'no study of anything' * 100)
     status, _, err = command(train_ae, *flags, '3', '--run-dir', broken)
     assert status == 2 and one_line(err) and 'expected a study of Optuna in' in err
@@ -319,6 +341,8 @@ def test_runs_that_cannot_be_classified(command, ae_run, csv_dir, tmp_path):  # 
     ad = tmp_path / 'ad'
     status, _, err = command(train_ad, '--data-path', csv_dir, '--run-dir', ad, *FLAGS, '--decoder', 'mlp')
     assert status == 0, err
+    status, _, err = command(train_gan, '--data-path', csv_dir, '--run-dir', tmp_path / 'gan', '--model', 'linear', *FLAGS)
+    assert status == 0, err
     alike = tmp_path / 'alike'
     shutil.copytree(ae_run, alike)
     state = utils.load_checkpoint(alike / 'checkpoint.pt')
@@ -327,7 +351,8 @@ def test_runs_that_cannot_be_classified(command, ae_run, csv_dir, tmp_path):  # 
     shutil.copytree(csv_dir, other)
     lines = (other / 'fashion-mnist_test.csv').read_text().splitlines()
     (other / 'fashion-mnist_test.csv').write_text('\n'.join([lines[0], *lines[:0:-1]]) + '\n')
-    for arguments, message in (([ad], 'expected a run with an encoder in'), ([tmp_path / 'none'], 'does not exist'),
+    for arguments, message in (([ad], 'expected a run with an encoder in'), ([tmp_path / 'gan'], 'got one of gan'),
+                               ([tmp_path / 'none'], 'does not exist; first run: python train_ae.py'),
                                ([csv_dir], 'expected a finished run in'), ([alike], 'of two classes or more'),
                                ([ae_run, '--data-path', other], 'expected the test images that'),
                                ([ae_run, '--data-path', tmp_path / 'none'], 'name the folder with --data-path'),

@@ -171,6 +171,31 @@ def test_grading_on_other_data_leaves_the_run_as_it_is(command, run_dir, tmp_pat
     assert status == 0 and contents(run_dir) == before
 
 
+def test_grading_with_other_training_images_leaves_the_run_as_it_is(command, run_dir, csv_dir, tmp_path):
+    other = shutil.copytree(csv_dir, tmp_path / 'other')   # the Fréchet distance's classifier learns from them
+    lines = (other / 'fashion-mnist_train.csv').read_text().splitlines()
+    (other / 'fashion-mnist_train.csv').write_text('\n'.join([lines[0], *lines[:0:-1]]) + '\n')
+    before = contents(run_dir)
+    status, _, err = command(evaluate, run_dir, '--data-path', other, '--json', tmp_path / 'grades.json')
+    grades, = json.loads((tmp_path / 'grades.json').read_text())
+    assert status == 0 and not err and grades['frechet'] is grades['classes'] is None and contents(run_dir) == before
+
+
+def test_images_of_another_shape_cannot_be_graded(command, run_dir, tmp_path):
+    np.save(tmp_path / 'images.npy', np.zeros((100, 12, 8), np.uint8))
+    status, _, err = command(evaluate, run_dir, '--dataset', 'npy', '--data-path', tmp_path / 'images.npy')
+    assert status == 2 and one_line(err) and 'expected images of shape (28, 28), got (12, 8)' in err
+
+
+def test_a_run_is_graded_on_what_it_was_trained_from(command, run_dir, csv_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv('DATA_PATH', str(tmp_path / 'elsewhere'))   # of other runs
+    status, _, err = command(evaluate, run_dir)
+    assert status == 0 and not err
+    csv_dir.rename(tmp_path / 'elsewhere')
+    status, _, err = command(evaluate, run_dir)
+    assert status == 0 and not err
+
+
 def change_checkpoint(run, **changes):
     utils.save_checkpoint(run / 'checkpoint.pt', {**utils.load_checkpoint(run / 'checkpoint.pt'), **changes})
 
@@ -200,10 +225,10 @@ def test_evaluate_finds_whole_runs_and_settles_their_successors(command, run_dir
     monkeypatch.chdir(tmp_path)
     runs = tmp_path / 'runs'
     runs.mkdir()
-    for name in ('a.new', 'a.replaced', 'b'):   # a was being replaced when the program died
+    for name in ('a.new', 'a.replaced', 'b', 'sweep/d02'):   # a was being replaced when the program died
         shutil.copytree(run_dir, runs / name)
     status, out, _ = command(evaluate)
-    assert status == 0 and [line.split()[0] for line in out.splitlines()[1:]] == ['runs/a', 'runs/b']
+    assert status == 0 and [line.split()[0] for line in out.splitlines()[1:]] == ['runs/a', 'runs/b', 'runs/sweep/d02']
 
 
 def test_nothing_to_grade(command, tmp_path, monkeypatch):
@@ -277,6 +302,15 @@ def test_bad_data_gets_one_line_and_leaves_a_whole_run(command, run_dir, csv_dir
     assert not run_dir.with_name('run.new').exists()
 
 
+def test_a_model_that_cannot_be_leaves_a_whole_run(command, run_dir, csv_dir):
+    before = contents(run_dir)
+    flags = ['--data-path', csv_dir, '--run-dir', run_dir, '--dist', 'laplace', *SMALL]
+    status, _, err = command(train_vad, *flags, '--decoder', 'conv64')
+    assert status == 2 and one_line(err) and 'for decoder conv64' in err
+    status, out, err = command(train_vad, *flags, '--resume')   # nothing was left that it could go on with
+    assert status == 0 and not err and 'nothing to resume' in out and contents(run_dir) == before
+
+
 def test_a_run_folder_that_is_a_file(command, csv_dir, tmp_path):
     (tmp_path / 'run').write_text('')
     status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run')
@@ -312,10 +346,10 @@ def test_the_fallback_to_digits_is_warned_of_and_recorded(command, tmp_path):
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(command, csv_dir, tmp_path, monkeypatch, arguments, step):
     whole = training.Trainer.step
 
-    def poisoned(self, rows):
+    def poisoned(self, *batch):
         if self.step_number == step:
             self.table.fill_(float('inf'))
-        whole(self, rows)
+        whole(self, *batch)
     monkeypatch.setattr(training.Trainer, 'step', poisoned)
     status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL, *arguments)
     assert status == 2 and one_line(err) and 'expected a finite loss' in err and ' at step ' in err
@@ -330,10 +364,10 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(command, c
 def stop_at(monkeypatch, number, how):
     whole = training.Trainer.step
 
-    def step(self, rows):
+    def step(self, *batch):
         if self.step_number == number:
             how()
-        whole(self, rows)
+        whole(self, *batch)
     monkeypatch.setattr(training.Trainer, 'step', step)
     return lambda: monkeypatch.setattr(training.Trainer, 'step', whole)
 

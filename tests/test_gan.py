@@ -117,11 +117,11 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(command, tmp_path, monkey
     assert command(train_gan, *flags, '--run-dir', tmp_path / 'whole')[0] == 0
     step, interrupted = gan.Trainer.step, [5, 12, 20]   # 12 steps an epoch: within one, and at its end
 
-    def stop(self, rows):
+    def stop(self, *batch):
         if interrupted and self.step_number + 1 == interrupted[0]:
             interrupted.pop(0)
             os.kill(os.getpid(), signal.SIGINT)
-        step(self, rows)
+        step(self, *batch)
     monkeypatch.setattr(gan.Trainer, 'step', stop)
     flags += ['--run-dir', tmp_path / 'parts', '--resume']
     for _ in range(3):
@@ -145,10 +145,10 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(command, tmp_path, monkey
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(command, tmp_path, monkeypatch, poison):
     step = gan.Trainer.step
 
-    def poisoned(self, rows):
+    def poisoned(self, *batch):
         if self.step_number == 14 and poison == 'images':
             self.images.X = self.images.X * float('nan')
-        step(self, rows)
+        step(self, *batch)
         if self.step_number == 24 and poison == 'weights':   # the last of an epoch
             with torch.no_grad():
                 self.model.discriminator[-1].bias.fill_(float('inf'))

@@ -1,0 +1,280 @@
+"""Our step and training against a plain PyTorch program for document 001's system; one table, one JSON file, one plot.
+
+    python benchmark.py --short       two minutes on a CPU: steps only, and our time to a test loss of 0.127
+    python benchmark.py               also the plain program's time to that loss (half an hour on a CPU), and a million images
+
+The plain program is what the document describes, as anybody would write it: its decoder, images from a DataLoader on the host,
+means and log-variances as parameters of one dense Adam, noise from torch.randn, no start at principal components. Its loss is
+the mean squared error of pixels in 0-255 plus the mean KL, its learning rate 0.02, for training and for test images alike.
+Steps are timed by turns, in one run, on the same device with batches of the same size; the figure is their median.
+"""
+import itertools
+import tempfile
+import time
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+import commands
+import grading
+import training
+import utils
+
+TARGET = 0.127   # the course's test loss that counts as done: document 001's is 0.1279
+LR, EPOCHS, LATENT_DIM = 0.02, 100, 60   # document 001's, for training and again for the test images
+
+
+# ------------------------------------------------------------------------------------- the plain program
+
+class PlainDecoder(nn.Sequential):
+    """Document 001's: z [B, D] -> images [B, 28, 28] in 0-255."""
+
+    def __init__(self):
+        super().__init__(
+            nn.Linear(LATENT_DIM, 256 * 7 * 7), nn.ReLU(), nn.Unflatten(1, (256, 7, 7)),
+            nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
+            nn.ConvTranspose2d(64, 1, 3, 1, 1, bias=False), nn.Sigmoid())
+
+    def forward(self, z):
+        return 255 * super().forward(z).squeeze(1)
+
+
+class Plain:
+    """The plain program's decoder, latents of a data set, and the Adam that fits them."""
+
+    def __init__(self, dataset, device, decoder=None):
+        """decoder: a trained one, which stays as it is; None: a new one, which is trained."""
+        self.loader = torch.utils.data.DataLoader(dataset, batch_size=64)
+        self.device = device
+        self.decoder = decoder or PlainDecoder().to(device)
+        self.mu = nn.Parameter(torch.randn(len(dataset), LATENT_DIM, device=device))
+        self.logvar = nn.Parameter(torch.zeros(len(dataset), LATENT_DIM, device=device))
+        self.adam = torch.optim.Adam([self.mu, self.logvar, *([] if decoder else self.decoder.parameters())], lr=LR)
+
+    def step(self, i, x):
+        """i: int64 [B]; x: [B, 28, 28] in 0-255, both on the host."""
+        i, x = i.to(self.device), x.to(self.device)
+        mu, logvar = self.mu[i], self.logvar[i]                                    # [B, D]
+        z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
+        kl = -0.5 * (1 + logvar - mu ** 2 - logvar.exp()).mean()
+        loss = F.mse_loss(self.decoder(z), x) + kl
+        self.adam.zero_grad()
+        loss.backward()
+        self.adam.step()
+
+    def epoch(self):
+        for i, x in self.loader:
+            self.step(i, x)
+
+    @torch.no_grad()
+    def loss(self):
+        """The course's loss at sampled latents."""
+        losses = []
+        for i, x in self.loader:
+            z = self.mu[i] + torch.exp(0.5 * self.logvar[i]) * torch.randn_like(self.mu[i])
+            losses.append(grading.reconstruction_loss(x.to(self.device), self.decoder(z)))
+        return float(torch.stack(losses).mean())
+
+
+def plain_curve(train, test, device, seed):
+    """The plain program's way to TARGET: [(seconds, test loss)], the seconds of its training and of fitting test images after
+    half and all of the document's epochs, the fit measured every ten passes. Measuring is not in the seconds."""
+    torch.manual_seed(seed)
+    plain, trained, curve = Plain(train, device), 0.0, []
+    for epochs in (EPOCHS // 2, EPOCHS):
+        plain.decoder.train()
+        started = time.perf_counter()
+        for _ in range(epochs - EPOCHS // 2 if curve else epochs):
+            plain.epoch()
+        synchronise(device)
+        trained += time.perf_counter() - started
+        plain.decoder.eval().requires_grad_(False)
+        fit, seconds = Plain(test, device, plain.decoder), trained
+        for _ in range(EPOCHS // 10):
+            started = time.perf_counter()
+            for _ in range(10):
+                fit.epoch()
+            synchronise(device)
+            seconds += time.perf_counter() - started
+            curve.append((seconds, fit.loss()))
+            print(f'plain program, {epochs} epochs, {seconds:6.1f} s: test loss {curve[-1][1]:.4f}', flush=True)
+            if curve[-1][1] <= TARGET:
+                return curve
+        plain.decoder.requires_grad_(True)
+    return curve
+
+
+# ------------------------------------------------------------------------------------------------- ours
+
+def make_config(decoder, seed, epochs=27):
+    return {'system': 'vad', 'dist': 'gaussian', 'dataset': 'fashion-mnist', 'latent_dim': LATENT_DIM, 'decoder': decoder,
+            'epochs': epochs, 'batch_size': 64, 'lr': commands.models.DECODERS[decoder].lr, 'latent_lr': 0.1, 'beta': 1.0,
+            'obs_std': 0.08, 'seed': seed}
+
+
+def make_trainer(train, device, decoder, seed=0):
+    torch.manual_seed(seed)
+    config = make_config(decoder, seed)
+    model = commands.build_model(config).to(device).train()
+    return training.Trainer(model, training.Images(train, device), config)
+
+
+def our_curve(train, test, device, seed):
+    """Our way to TARGET: [(seconds, test loss)] of whole trainings, each with ten passes over the test images, of more and more
+    epochs until one comes to it."""
+    curve = []
+    for epochs in range(1, 28):
+        synchronise(device)
+        started = time.perf_counter()
+        torch.manual_seed(seed)
+        config = make_config('groupnorm', seed, epochs)
+        model = commands.build_model(config).to(device)
+        with tempfile.TemporaryDirectory() as folder:
+            state, _ = training.fit(model, train, config, Path(folder))
+        latents = grading.fit_test_latents(model, state, test, passes=10)
+        synchronise(device)
+        curve.append((time.perf_counter() - started, grading.course_loss(model, test, latents)))
+        print(f'ours, {epochs} epochs, {curve[-1][0]:6.1f} s: test loss {curve[-1][1]:.4f}', flush=True)
+        if curve[-1][1] <= TARGET:
+            break
+    return curve
+
+
+# ----------------------------------------------------------------------------------------------- measuring
+
+def synchronise(device):
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+
+
+def by_turns(steps, device, seconds):
+    """Median milliseconds of each of steps, functions by name, called by turns for so many seconds after a warm-up."""
+    times = {name: [] for name in steps}
+    for turn in itertools.count():
+        if turn == 3:
+            started = time.perf_counter()
+        for name, step in steps.items():
+            synchronise(device)
+            t = time.perf_counter()
+            step()
+            synchronise(device)
+            times[name].append(1e3 * (time.perf_counter() - t))
+        if turn > 10 and time.perf_counter() - started > seconds:
+            return {name: float(np.median(values[3:])) for name, values in times.items()}
+
+
+def endless(batches):
+    """batches() again and again, an item at a time."""
+    return itertools.chain.from_iterable(iter(batches, None))
+
+
+def our_step(trainer):
+    """A function that does the next step, of epoch after epoch."""
+    batches = endless(lambda: trainer.images.epoch(0, 0, 64)[:-1])   # the last batch may be smaller
+
+    def step():
+        trainer.step_number %= trainer.total_steps
+        trainer.step(*next(batches))
+    return step
+
+
+def plain_step(train, device):
+    plain = Plain(train, device)
+    batches = endless(lambda: itertools.islice(plain.loader, len(train) // 64))
+    return lambda: plain.step(*next(batches))
+
+
+
+
+def without_sampling(trainer):
+    z = torch.zeros(64, LATENT_DIM, device=trainer.images.device)
+    trainer.model.sample = lambda params, **_: (z + 0 * params[:, 0], params.new_zeros(len(params)))
+    return trainer
+
+
+def many_images(n, folder):
+    """A .npy file of n images of noise."""
+    path = Path(folder) / 'images.npy'
+    images = np.lib.format.open_memmap(path, 'w+', np.uint8, (n, 28, 28))
+    generator = np.random.default_rng(0)
+    for part in np.split(images, range(100_000, n, 100_000)):
+        part[:] = generator.integers(0, 256, part.shape, np.uint8)
+    images.flush()
+    return path
+
+
+def peak_memory(device):
+    """GB, of the process or on the device."""
+    if device.type == 'cuda':
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    import resource   # not on Windows
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def main():
+    parser = commands.Parser('Measure steps and time to a test loss, ours against a plain program for document 001\'s system.')
+    commands.add_place_flags(parser, 'dataset')
+    parser.add_argument('--short', action='store_true', help='two minutes on a CPU: without the plain program\'s time to the loss')
+    parser.add_argument('--seed', type=commands.seed, default=0, help='of the trainings')
+    parser.add_argument('--json', type=Path, metavar='FILE', default=Path('benchmark.json'), help='the figures; the plot goes beside')
+    args = parser.parse_args()
+    given = vars(args)
+    device = utils.pick_device(given.get('device'))
+    train, test, source = utils.load_data(given.get('data_path', 'dataset'))
+    seconds = 10 if args.short else 60
+    result = {'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu', 'torch': torch.__version__,
+              'threads': torch.get_num_threads(), 'data': source, 'seed': args.seed}
+    print(f'{result["device"]}, {result["threads"]} threads, torch {torch.__version__}; milliseconds a step of 64 images')
+
+    def compare(title, steps, baseline):
+        times = by_turns(steps, device, seconds)
+        result[title] = times
+        for name, ms in times.items():
+            print(f'{name:45} {ms:9.2f} {times[baseline] / ms:7.2f} x')
+    compare('steps', {'plain program': plain_step(train, device),
+                      'ours, document 001\'s decoder': our_step(make_trainer(train, device, 'dcgan7x7')),
+                      'ours, default decoder': our_step(make_trainer(train, device, 'groupnorm'))}, 'plain program')
+    compare('sampling', {'default': our_step(make_trainer(train, device, 'groupnorm')),
+                         'default, constants for samples': our_step(without_sampling(make_trainer(train, device, 'groupnorm')))},
+            'default')
+    if not args.short:
+        with tempfile.TemporaryDirectory() as folder:
+            n = 1_000_000
+            many, _, _ = utils.load_data(many_images(n + 1, folder), None, n, 1)
+            few = many.part(slice(1000))
+            compare('images', {'1,000 images': our_step(make_trainer(few, device, 'groupnorm')),
+                               f'{n:,} images': our_step(make_trainer(many, device, 'groupnorm'))}, '1,000 images')
+        result['peak_memory_gb'] = peak_memory(device)
+        print(f'peak memory: {result["peak_memory_gb"]:.1f} GB')
+    curves = {'ours': our_curve(train, test, device, args.seed)}
+    if not args.short:
+        curves['plain program'] = plain_curve(train, test, device, args.seed)
+    result['curves'] = curves
+    ends = {name: curve[-1][0] for name, curve in curves.items() if curve[-1][1] <= TARGET}
+    for name, curve in curves.items():
+        print(f'{name}: test loss {TARGET} ' + (f'after {ends[name]:.1f} s' if name in ends else f'not within {curve[-1][0]:.1f} s'))
+    if len(curves) == 2 and 'ours' in ends:
+        print(f'{curves["plain program"][-1][0] / ends["ours"]:.1f} x' + ('' if len(ends) == 2 else ' or more'))
+    utils.write_json(args.json, result)
+    draw(curves, args.json.with_suffix('.png'))
+
+
+def draw(curves, file_name):
+    fig, ax = plt.subplots(figsize=(7, 4))
+    for name, curve in curves.items():
+        ax.plot(*zip(*curve), marker='.', label=name)
+    ax.axhline(TARGET, color='grey', lw=1)
+    ax.set(xscale='log', xlabel='seconds of training and of fitting test images', ylabel='test loss')
+    ax.legend(frameon=False)
+    ax.grid(alpha=0.3)
+    fig.savefig(file_name, dpi=100, bbox_inches='tight')
+    plt.close(fig)
+
+
+if __name__ == '__main__':
+    utils.run_command(main)
