@@ -189,9 +189,8 @@ def plain_step(train, device):
     return lambda: plain.step(*next(batches))
 
 
-
-
 def without_sampling(trainer):
+    """The trainer, with constants for samples and KL: what a step would cost without drawing them."""
     z = torch.zeros(64, LATENT_DIM, device=trainer.images.device)
     trainer.model.sample = lambda params, **_: (z + 0 * params[:, 0], params.new_zeros(len(params)))
     return trainer
@@ -221,7 +220,8 @@ def main():
     commands.add_place_flags(parser, 'dataset')
     parser.add_argument('--short', action='store_true', help='two minutes on a CPU: without the plain program\'s time to the loss')
     parser.add_argument('--seed', type=commands.seed, default=0, help='of the trainings')
-    parser.add_argument('--json', type=Path, metavar='FILE', default=Path('benchmark.json'), help='the figures; the plot goes beside')
+    parser.add_argument('--dir', type=Path, metavar='DIR', default=Path('runs/benchmark'),
+                        help='where the figures and the plot go, benchmark.json and benchmark.png')
     args = parser.parse_args()
     given = vars(args)
     device = utils.pick_device(given.get('device'))
@@ -260,8 +260,10 @@ def main():
         print(f'{name}: test loss {TARGET} ' + (f'after {ends[name]:.1f} s' if name in ends else f'not within {curve[-1][0]:.1f} s'))
     if len(curves) == 2 and 'ours' in ends:
         print(f'{curves["plain program"][-1][0] / ends["ours"]:.1f} x' + ('' if len(ends) == 2 else ' or more'))
-    utils.write_json(args.json, result)
-    draw(curves, args.json.with_suffix('.png'))
+    args.dir.mkdir(parents=True, exist_ok=True)
+    utils.write_json(args.dir / 'benchmark.json', result)
+    draw(curves, args.dir / 'benchmark.png')
+    print(f'figures and plot: {args.dir}')
 
 
 def draw(curves, file_name):
