@@ -128,6 +128,8 @@ def training_parser(description, system, latent_dim):
     parser.add_argument('--obs-std', type=positive_float, default=0.08,
                         help='standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the more '
                              'the KL matters')
+    parser.add_argument('--cuda-graph', action='store_true', default=argparse.SUPPRESS,
+                        help='on a GPU, launch each step as one CUDA graph')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
                         help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 30 and 10 times slower on a CPU; mlp and '
                              'conv64 (for 3 x 64 x 64) of document 003, conv6 of document 004')
@@ -248,7 +250,7 @@ def check_same_config(state, config, folder):
 
 # Flags that say what the run computes, and so are in its configuration; not every system has every one.
 HYPERPARAMETERS = ('latent_dim', 'epochs', 'batch_size', 'lr', 'latent_lr', 'beta', 'obs_std', 'decoder', 'seed', 'encoder',
-                   'likelihood', 'model')
+                   'likelihood', 'model', 'cuda_graph')
 
 
 @dataclass
@@ -281,6 +283,9 @@ def open_run(system, args, **config):
     run_dir = run_dir if run_dir.name else run_dir.resolve()   # '.' has no name to derive others from
     data_path = given.get('data_path', 'dataset')
     train_set, test_set, source = utils.load_data(data_path, given.get('dataset'), given.get('n_train'), given.get('n_test'))
+    if 'cuda_graph' in given and (device.type != 'cuda' or config.get('dropout') or config.get('prune')):
+        raise utils.UserError(f'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, got device {device.type}; leave '
+                              f'it out')
     if 'patience' in config:
         training.hold_out(train_set)   # or says why not
     classes = parse_classes(given['interpolate'], train_set.classes) if 'interpolate' in given else pictures.INTERPOLATE

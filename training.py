@@ -230,6 +230,55 @@ class RowAdam:
         return {'m': self.m, 'v': self.v, 'count': self.count}
 
 
+class Replay:
+    """work(*arguments), a function without a result, as a CUDA graph: one launch in place of its hundred small ones, which a host
+    cannot launch as fast as they run.
+
+    The graph reads its arguments, tensors and numbers, where they were when it was captured: each call writes them there. Tensors
+    of other shapes (a last, smaller batch) are worked on as usual. What work touches besides must stay in its place, and it must
+    not wait for the device.
+    """
+    WARM_UP = 3   # calls as usual at first: libraries set themselves up, and the optimiser makes its state
+
+    def __init__(self, work, device):
+        self.work, self.device, self.places, self.graph, self.calls = work, device, None, None, 0
+
+    def __call__(self, *arguments):
+        if self.places is None:
+            self.places = [torch.as_tensor(argument, device=self.device).clone() for argument in arguments]
+        pairs = list(zip(self.places, arguments))
+        if any(torch.is_tensor(argument) and argument.shape != place.shape for place, argument in pairs):
+            return self.work(*arguments)
+        for place, argument in pairs:
+            place.copy_(argument) if torch.is_tensor(argument) else place.fill_(argument)
+        if self.calls < self.WARM_UP:
+            self.warm_up()
+        else:
+            self.graph = self.graph or self.capture()
+            self.graph.replay()
+        self.calls += 1
+
+    def warm_up(self):
+        aside = torch.cuda.Stream()   # PyTorch's advice: a stream that nothing else waits for
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            self.work(*self.places)
+        torch.cuda.current_stream().wait_stream(aside)
+
+    def capture(self):
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):   # writes down what would be launched, and launches nothing
+            self.work(*self.places)
+        return graph
+
+
+def replayed(work, images, config):
+    """work as a CUDA graph, if the configuration wants that, and images on a GPU allow it; else work."""
+    if config.get('cuda_graph') and images.X.device == images.device and images.device.type == 'cuda' and processes.count() == 1:
+        return Replay(work, images.device)
+    return work
+
+
 def one_cycle(step, steps, warm_up):
     """Factor of the learning rate at step 0 to steps - 1: a linear rise to 1 over the share warm_up of the steps,
     then a cosine to 0.01 at the last."""
@@ -287,15 +336,18 @@ def infer(model, latents, images, config, *, use, passes, lr, label):
     optimiser = RowAdam(latents, beta2=0.99)
     batches = torch.arange(len(latents), device=latents.device).split(INFER_BATCH)
     seed = key(config['seed'], use)
+
+    def step(rows, i, rate):
+        params = model.params(latents[rows]).requires_grad_()                      # [B, P, D], a leaf
+        reconstruction, kl = negative_elbo(model, params, images[rows], config, seed=seed, step=i, ids=images.first + rows)
+        # The sum: each image descends its own loss, whatever the batch. Only params ask for a gradient.
+        gradient, = torch.autograd.grad((reconstruction + config['beta'] * kl).sum(), params)
+        optimiser.step(rows, gradient.flatten(1), rate)
+    step = replayed(step, images, config)
     with tqdm(total=passes * len(batches), desc=label, disable=None, leave=False) as progress:
         for i in range(passes):
-            rate = lr * one_cycle(i, passes, warm_up=0.05)
             for rows in batches:
-                params = model.params(latents[rows]).requires_grad_()              # [B, P, D], a leaf
-                reconstruction, kl = negative_elbo(model, params, images[rows], config, seed=seed, step=i, ids=images.first + rows)
-                # The sum: each image descends its own loss, whatever the batch. Only params ask for a gradient.
-                gradient, = torch.autograd.grad((reconstruction + config['beta'] * kl).sum(), params)
-                optimiser.step(rows, gradient.flatten(1), rate)
+                step(rows, i, lr * one_cycle(i, passes, warm_up=0.05))
                 progress.update()
     if not torch.isfinite(latents).all():
         raise NotFinite(f'expected finite latents after fitting them, got {int((~torch.isfinite(latents)).sum())} that are '
@@ -384,7 +436,9 @@ class Trainer(Steps):
         self.elbo = NegativeELBO(model, config)
         if processes.count() > 1:
             self.elbo = nn.parallel.DistributedDataParallel(self.elbo)
+        self.replayed_update = replayed(self.update, images, config)
         self.adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True,
+                                     capturable=isinstance(self.replayed_update, Replay),
                                      weight_decay=config.get('weight_decay', 0), decoupled_weight_decay=True)
         self.table = None
         if not model.encoder:
@@ -411,6 +465,8 @@ class Trainer(Steps):
         self.best = state['best']
         self.model.load_state_dict(state['model'])
         self.adam.load_state_dict(state['adam'])
+        for group in self.adam.param_groups:
+            group['capturable'] = isinstance(self.replayed_update, Replay)   # here, wherever the checkpoint was written
         self.step_number = state['step']
         self.history.copy_(state['history'])
         if processes.rank():
@@ -419,19 +475,29 @@ class Trainer(Steps):
     def step(self, numbers, batch_size):
         """One step of model and latents on a batch of batch_size images, of which numbers, int64 [B], are this process's."""
         config, step = self.config, self.step_number
-        rows, weight = self.images.rows(numbers), processes.count() / batch_size
-        if not len(rows):   # a process without a part in the batch takes an image of no weight: the others wait for its gradient
-            rows, weight = torch.zeros(1, dtype=torch.int64, device=self.images.device), 0.0
-            numbers = self.images.first + rows
-        x = self.images[rows]
         if step == self.pruning_step:
             self.prune()
         if config.get('dropout'):
             # Which outputs are dropped is a function of seed and step, like all other noise here.
             torch.manual_seed(fold(config['seed'] * 1_000_003 + step))
         factor = one_cycle(step, self.total_steps, warm_up=0.1)
+        rates = config['lr'] * factor, config.get('latent_lr', 0.0) * factor
+        if processes.count() > 1:
+            self.update(numbers, step, *rates, batch_size)
+        else:
+            self.replayed_update(numbers, step, *rates)
+        self.step_number += 1
+
+    def update(self, numbers, step, lr, latent_lr, batch_size=None):
+        """step, lr, latent_lr: numbers, or 0-d tensors for a CUDA graph. batch_size: None if numbers are the whole batch."""
+        config, weight = self.config, processes.count() / (batch_size or len(numbers))
+        rows = self.images.rows(numbers)
+        if not len(rows):   # a process without a part in the batch takes an image of no weight: the others wait for its gradient
+            rows, weight = torch.zeros(1, dtype=torch.int64, device=self.images.device), 0.0
+            numbers = self.images.first + rows
+        x = self.images[rows]
         for group in self.adam.param_groups:
-            group['lr'] = config['lr'] * factor
+            group['lr'] = lr
         if self.table is None:
             params = self.model.params(self.model.encoder(x))                     # [B, P, D]
         else:
@@ -442,10 +508,10 @@ class Trainer(Steps):
         self.adam.step()
         if self.table is not None and weight:
             # Without the weight: a row's gradient is that of its own loss, not of a mean it has a share in.
-            self.table_adam.step(rows, params.grad.flatten(1) * (batch_size / processes.count()), config['latent_lr'] * factor)
-        self.history[step % self.steps_per_epoch] = torch.stack([reconstruction.sum(), kl.sum()]).detach() * (
-            weight / processes.count())
-        self.step_number += 1
+            self.table_adam.step(rows, params.grad.flatten(1) * ((batch_size or len(numbers)) / processes.count()), latent_lr)
+        terms = torch.stack([reconstruction.sum(), kl.sum()]).detach() * (weight / processes.count())
+        # Not history[...] = terms, for which the host would ask the device for step.
+        self.history.index_copy_(0, torch.as_tensor(step % self.steps_per_epoch, device=terms.device).view(1), terms[None])
 
     def prune(self):
         """Set the smallest weights of every layer to 0, and keep them there: torch's `weight` is now `weight_orig`, which

@@ -270,6 +270,7 @@ def test_grading_without_the_data(command, run_dir, csv_dir, tmp_path):
     (['--interpolate', 'trouser', 'hat'], "expected --interpolate to name two of T-shirt"),
     (['--interpolate', '\u00b2', '3'], "got '\u00b2'"),
     (['--interpolate', 'dress', '3'], "two different classes, got 'dress' twice"),
+    (['--cuda-graph', '--device', 'cpu'], 'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, got device cpu'),
     (['--learning-rate', '1'], 'unrecognized arguments'),
     (['--epoch', '1'], 'unrecognized arguments'),
 ])

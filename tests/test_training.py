@@ -122,6 +122,46 @@ def test_row_adam_counts_each_row_by_itself():
     torch.testing.assert_close(table[1], torch.full((3,), -0.1), rtol=1e-3, atol=0)   # a first step has length lr
 
 
+class Recorded(training.Replay):
+    """A graph for machines without a GPU: what was captured is called again."""
+
+    def warm_up(self):
+        self.work(*self.places)
+
+    def capture(self):
+        class Graph:
+            replay = self.warm_up
+        return Graph
+
+
+def graphed_and_not(monkeypatch, train, replay, device, **changes):
+    """Tables and models after three epochs, the last batch of each of which is smaller; as usual, and by replay."""
+    ends = []
+    for wrap in (lambda work: work, replay):
+        monkeypatch.setattr(training, 'replayed', lambda work, *_: wrap(work))
+        model = make('laplace').to(device).train()
+        trainer = training.Trainer(model, training.Images(train, device), make_config(batch_size=20, **changes))
+        for epoch in range(3):
+            for batch in trainer.images.epoch(0, epoch, 20):
+                trainer.step(*batch)
+        latents = training.infer(model, trainer.table[:64].clone(), trainer.images, make_config(), use=training.REFINE, passes=5,
+                                 lr=0.05, label='refining')
+        ends.append({**trainer.state_dict()['shares'], **model.state_dict(), 'history': trainer.history, 'latents': latents})
+    for name, x in ends[0].items():
+        torch.testing.assert_close(x, ends[1][name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_step_reads_all_that_changes_from_its_arguments(digits, monkeypatch):
+    replays = []
+    graphed_and_not(monkeypatch, digits[0], lambda work: replays.append(Recorded(work, 'cpu')) or replays[-1], 'cpu')
+    assert [replay.calls for replay in replays] == [27, 5] and all(replay.graph for replay in replays)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_a_cuda_graph_trains_as_its_launches_one_by_one(digits, monkeypatch):
+    graphed_and_not(monkeypatch, digits[0], lambda work: training.Replay(work, torch.device('cuda')), 'cuda')
+
+
 def test_one_cycle():
     factors = [training.one_cycle(i, 1000, 0.1) for i in range(1000)]
     assert 0 < factors[0] and max(factors) == factors[99] == 1 and math.isclose(factors[-1], 0.01)
