@@ -5,7 +5,8 @@
 
 The plain program is what the document describes, as anybody would write it: its decoder, images from a DataLoader on the host,
 means and log-variances as parameters of one dense Adam, noise from torch.randn, no start at principal components. Its loss is
-the mean squared error of pixels in 0-255 plus the mean KL, its learning rate 0.02, for training and for test images alike.
+the mean squared error of pixels in 0-255 plus the mean KL, for training and for test images alike. Its learning rates are kinder
+than the document's 0.02 for everything, at which the images often stay black for all 100 epochs.
 Steps are timed by turns, in one run, on the same device with batches of the same size; the figure is their median.
 """
 import itertools
@@ -25,7 +26,9 @@ import training
 import utils
 
 TARGET = 0.127   # the course's test loss that counts as done: document 001's is 0.1279
-LR, EPOCHS, LATENT_DIM = 0.02, 100, 60   # document 001's, for training and again for the test images
+EPOCHS, LATENT_DIM = 100, 60   # document 001's; as many passes again for the test images
+DECODER_LR, LATENT_LR = 0.001, 0.05   # the plain program's: the best of a few tried
+EVERY = 20   # epochs after which the plain program's test loss is measured
 
 
 # ------------------------------------------------------------------------------------- the plain program
@@ -54,7 +57,8 @@ class Plain:
         self.decoder = decoder or PlainDecoder().to(device)
         self.mu = nn.Parameter(torch.randn(len(dataset), LATENT_DIM, device=device))
         self.logvar = nn.Parameter(torch.zeros(len(dataset), LATENT_DIM, device=device))
-        self.adam = torch.optim.Adam([self.mu, self.logvar, *([] if decoder else self.decoder.parameters())], lr=LR)
+        self.adam = torch.optim.Adam([{'params': [self.mu, self.logvar], 'lr': LATENT_LR},
+                                      {'params': [] if decoder else self.decoder.parameters(), 'lr': DECODER_LR}])
 
     def step(self, i, x):
         """i: int64 [B]; x: [B, 28, 28] in 0-255, both on the host."""
@@ -82,20 +86,23 @@ class Plain:
 
 
 def plain_curve(train, test, device, seed):
-    """The plain program's way to TARGET: [(seconds, test loss)], the seconds of its training and of fitting test images after
-    half and all of the document's epochs, the fit measured every ten passes. Measuring is not in the seconds."""
+    """The plain program's way to TARGET: [(seconds, test loss)]. It trains, and every so many epochs fits the test images' latents
+    with the decoder as it is, ten passes at a time; the seconds are those of training and of this fit, not of measuring. The
+    shortest way is returned, or the last one if none arrives."""
     torch.manual_seed(seed)
-    plain, trained, curve = Plain(train, device), 0.0, []
-    for epochs in (EPOCHS // 2, EPOCHS):
-        plain.decoder.train()
+    plain, trained, best = Plain(train, device), 0.0, None
+    for epochs in range(EVERY, EPOCHS + 1, EVERY):
+        plain.decoder.train().requires_grad_(True)
         started = time.perf_counter()
-        for _ in range(epochs - EPOCHS // 2 if curve else epochs):
+        for _ in range(EVERY):
             plain.epoch()
         synchronise(device)
         trained += time.perf_counter() - started
+        if best and trained > best[-1][0]:
+            break
         plain.decoder.eval().requires_grad_(False)
-        fit, seconds = Plain(test, device, plain.decoder), trained
-        for _ in range(EPOCHS // 10):
+        fit, seconds, curve = Plain(test, device, plain.decoder), trained, []
+        while len(curve) < EPOCHS // 10 and not (curve and curve[-1][1] <= TARGET):
             started = time.perf_counter()
             for _ in range(10):
                 fit.epoch()
@@ -103,10 +110,9 @@ def plain_curve(train, test, device, seed):
             seconds += time.perf_counter() - started
             curve.append((seconds, fit.loss()))
             print(f'plain program, {epochs} epochs, {seconds:6.1f} s: test loss {curve[-1][1]:.4f}', flush=True)
-            if curve[-1][1] <= TARGET:
-                return curve
-        plain.decoder.requires_grad_(True)
-    return curve
+        if curve[-1][1] <= TARGET and (not best or curve[-1][0] < best[-1][0]):
+            best = curve
+    return best or curve
 
 
 # ------------------------------------------------------------------------------------------------- ours

@@ -140,6 +140,9 @@ def load(path, saved, shares, images):
     else:
         parts = {name: saved[name][:, images.first:images.first + images.n] for name in shares}
     for name, x in shares.items():
+        if parts[name].shape != x.shape:
+            fail(utils.UserError(f'expected the latents of {images.total} images in {path}, got {name} of shape '
+                                 f'{list(parts[name].shape)} instead of {list(x.shape)}; delete the run and train again'))
         x.copy_(parts[name])
 
 

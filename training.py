@@ -460,6 +460,7 @@ class Trainer(Steps):
                 for name, x in {'table': self.table, **self.table_adam.state_dict()}.items()}
 
     def load_state_dict(self, state):
+        """All but the shares, which processes.load reads."""
         if self.pruning_step is not None and state['step'] > self.pruning_step:
             self.prune()   # gives the modules their masks; which weights those hide is in the state
         self.best = state['best']
@@ -584,7 +585,7 @@ def train_epochs(trainer, folder, resume):
     metrics = []
     if resume:
         trainer.load_state_dict(resume)
-        if resume.get('shares'):
+        if 'shares' in resume:
             processes.load(checkpoint_path, resume['shares'], trainer.shares(), images)
         # A run killed between the two writes left a line for an epoch that comes again.
         metrics = read_metrics(folder)[:trainer.step_number // trainer.steps_per_epoch]
@@ -593,13 +594,15 @@ def train_epochs(trainer, folder, resume):
     trainer.model.train()
     bar = tqdm(total=trainer.total_steps, initial=trainer.step_number, desc='training', disable=None if first else True,
                leave=False, unit='step')
+    # On a GPU nobody waits for the loss within an epoch, unless somebody watches it or the processes must agree.
+    looks = images.device.type == 'cpu' or processes.count() > 1 or not bar.disable
     with bar as progress, InterruptFlag() as interrupt:
         while not trainer.done():
             epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
             for numbers, batch_size in images.epoch(config['seed'], epoch, config['batch_size'])[position:]:
                 trainer.step(numbers, batch_size)
                 progress.update()
-                stop, look = interrupt.raised, trainer.step_number % CHECK_EVERY == 0
+                stop, look = interrupt.raised, looks and trainer.step_number % CHECK_EVERY == 0
                 if look:
                     progress.set_postfix_str(f'epoch {epoch + 1}, {trainer.describe(trainer.check_finite())}')
                 if processes.count() > 1:   # all stop at the same step, then when they look

@@ -430,6 +430,20 @@ def test_a_broken_checkpoint_is_not_resumed(command, csv_dir, tmp_path, monkeypa
     assert status == 2 and one_line(err) and 'expected a checkpoint in' in err
 
 
+def test_latents_of_another_number_of_images_are_not_resumed(command, csv_dir, tmp_path, monkeypatch):
+    run = tmp_path / 'run'
+    flags = ['--data-path', csv_dir, '--run-dir', run, *SMALL]
+    heal = stop_at(monkeypatch, 4, ctrl_c)
+    command(train_vad, *flags)
+    heal()
+    shares = utils.load_checkpoint(run / 'checkpoint.pt')['shares']
+    change_checkpoint(run, shares={name: x[:, :-1].clone() for name, x in shares.items()})
+    before = (run / 'checkpoint.pt').read_bytes()
+    status, _, err = command(train_vad, *flags, '--resume')
+    assert status == 2 and one_line(err) and 'table of shape [5, 63, 12] instead of [5, 64, 12]' in err
+    assert (run / 'checkpoint.pt').read_bytes() == before
+
+
 def test_a_run_killed_after_training_only_grades_and_draws(command, run_dir, csv_dir):
     (run_dir / 'results.json').rename(run_dir.parent / 'expected.json')   # as if killed before the last file was written
     checkpoint = (run_dir / 'checkpoint.pt').read_bytes()
