@@ -123,9 +123,9 @@ def make_config(decoder, seed, epochs=27):
             'obs_std': 0.08, 'seed': seed}
 
 
-def make_trainer(train, device, decoder, seed=0):
-    torch.manual_seed(seed)
-    config = make_config(decoder, seed)
+def make_trainer(train, device, decoder, **changes):
+    torch.manual_seed(0)
+    config = {**make_config(decoder, 0), **changes}
     model = commands.build_model(config).to(device).train()
     return training.Trainer(model, training.Images(train, device), config)
 
@@ -244,6 +244,7 @@ def main():
             print(f'{name:45} {ms:9.2f} {times[baseline] / ms:7.2f} x')
     compare('steps', {'plain program': plain_step(train, device),
                       'ours, document 001\'s decoder': our_step(make_trainer(train, device, 'dcgan7x7')),
+                      'ours, document 001\'s decoder, bfloat16': our_step(make_trainer(train, device, 'dcgan7x7', bfloat16=True)),
                       'ours, default decoder': our_step(make_trainer(train, device, 'groupnorm'))}, 'plain program')
     compare('sampling', {'default': our_step(make_trainer(train, device, 'groupnorm')),
                          'default, constants for samples': our_step(without_sampling(make_trainer(train, device, 'groupnorm')))},

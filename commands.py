@@ -128,6 +128,8 @@ def training_parser(description, system, latent_dim):
     parser.add_argument('--obs-std', type=positive_float, default=0.08,
                         help='standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the more '
                              'the KL matters')
+    parser.add_argument('--bfloat16', action='store_true', default=argparse.SUPPRESS,
+                        help='the decoder in bfloat16, for processors that have it: twice as fast with dcgan4x4 and dcgan7x7')
     parser.add_argument('--cuda-graph', action='store_true', default=argparse.SUPPRESS,
                         help='on a GPU, launch each step as one CUDA graph')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
@@ -159,6 +161,13 @@ def build_model(config):
     """The model that a configuration describes, untrained. ValueError: there is no such model."""
     if config['system'] == 'gan':
         return gan.GAN(config['model'], config['latent_dim'], config['shape'])
+    model = build_decoder(config)
+    model.bfloat16 = config.get('bfloat16', False)
+    return model
+
+
+def build_decoder(config):
+    """build_model for all systems with a decoder."""
     size = config['latent_dim'], config['decoder'], config.get('shape', models.SHAPE)
     seed = training.key(config['seed'], training.GRADE)
     if config['system'] == 'ad':
@@ -250,7 +259,7 @@ def check_same_config(state, config, folder):
 
 # Flags that say what the run computes, and so are in its configuration; not every system has every one.
 HYPERPARAMETERS = ('latent_dim', 'epochs', 'batch_size', 'lr', 'latent_lr', 'beta', 'obs_std', 'decoder', 'seed', 'encoder',
-                   'likelihood', 'model', 'cuda_graph')
+                   'likelihood', 'model', 'cuda_graph', 'bfloat16')
 
 
 @dataclass

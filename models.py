@@ -298,6 +298,7 @@ class AutoDecoder(nn.Module):
     """
     dist = None
     params_per_dim = 1   # P
+    bfloat16 = False     # the decoder's arithmetic
 
     def __init__(self, latent_dim, decoder='groupnorm', shape=SHAPE, **options):
         super().__init__()
@@ -321,7 +322,9 @@ class AutoDecoder(nn.Module):
 
     def code_logits(self, code):
         """Codes [B, D] -> logits of the images [B, 28, 28]."""
-        return self.decoder(code * self.code_scale + self.code_shift) + self.pixel_bias
+        with torch.autocast(code.device.type, torch.bfloat16, enabled=self.bfloat16):
+            logits = self.decoder(code * self.code_scale + self.code_shift)
+        return logits.to(code.dtype) + self.pixel_bias
 
     def logits(self, z):
         """z [B, D] -> logits of the images [B, 28, 28]."""

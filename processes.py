@@ -29,6 +29,8 @@ def expected():
 def start(device):
     """Meet the other processes. device: this process's."""
     if expected() > 1 and not dist.is_initialized():
+        if device.type == 'cuda':
+            torch.cuda.set_device(device)   # NCCL's choice, else the first one for all
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
 
 

@@ -1,4 +1,6 @@
 """Tensors of which each process has a part, written to a folder by all together, and read by as many or fewer or more."""
+import warnings
+
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
@@ -40,7 +42,9 @@ def read(folder, parts, n):
 
 def attempt(work, state, folder):
     try:
-        work(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')   # one process alone is what is meant
+            work(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
         while isinstance(error, CheckpointException):   # a wrapper of what happened in each process
             error = next(iter(error.failures.values()))[0]

@@ -197,7 +197,8 @@ def ridge_regression(inputs, targets, penalty):
     for x, target in zip(inputs, targets):
         phi = F.pad(features(x), (0, 1), value=1.0).double()                       # [B, 785]
         gram, cross, count = gram + phi.T @ phi, cross + phi.T @ target.double(), count + len(x)
-    gram, cross, count = processes.total(gram), processes.total(cross), processes.total(torch.tensor(count))
+    count = torch.tensor(count, dtype=torch.float64, device=gram.device)
+    gram, cross, count = processes.total(gram), processes.total(cross), processes.total(count)
     gram.diagonal()[:-1] += penalty * count                                        # the bias goes unpunished
     return torch.linalg.solve(gram, cross).float()
 
@@ -435,7 +436,7 @@ class Trainer(Steps):
         start_pixel_bias(model, images)
         self.elbo = NegativeELBO(model, config)
         if processes.count() > 1:
-            self.elbo = nn.parallel.DistributedDataParallel(self.elbo)
+            self.elbo = nn.parallel.DistributedDataParallel(self.elbo, gradient_as_bucket_view=True)   # saves copies
         self.replayed_update = replayed(self.update, images, config)
         self.adam = torch.optim.Adam(model.parameters(), lr=config['lr'], betas=(0.9, 0.99), fused=True,
                                      capturable=isinstance(self.replayed_update, Replay),

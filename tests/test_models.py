@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+import commands
 import kernels
 import models
 
@@ -137,3 +138,18 @@ def test_prior_samples(dist):
     z = model.sample_prior(2000, seed=3)
     assert z.shape == (2000, 6) and torch.equal(z, model.sample_prior(2000, seed=3))
     assert model.code(z).mean().abs() < 0.1 and 0.5 < model.code(z).std() < 2
+
+
+def test_bfloat16_is_for_the_decoder_only():
+    config = {'system': 'vad', 'dist': 'gaussian', 'latent_dim': 6, 'decoder': 'dcgan7x7', 'seed': 0}
+    images = []
+    for flag in (False, True):
+        torch.manual_seed(0)
+        model = commands.build_model({**config, 'bfloat16': flag}).eval()
+        latents = torch.randn(4, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        images.append(model.decode(model.mean(latents)))
+        images[-1].square().mean().backward()
+        assert images[-1].dtype == latents.grad.dtype == torch.float32 and latents.grad.abs().max() > 0
+        assert all(weight.dtype == torch.float32 for weight in model.parameters())
+    torch.testing.assert_close(*images, rtol=0, atol=1)   # in 0-255
+    assert not torch.equal(*images)

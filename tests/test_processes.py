@@ -69,7 +69,7 @@ def test_an_interrupted_run_goes_on_with_another_number_of_processes(command, cs
     assert state['stage'] == 'training' and [p.name for p in run.glob('shares-*')] == [state['shares']]
     shutil.copytree(run, tmp_path / 'copy')
     status, _, err = command(train_vad, '--data-path', csv_dir, *FLAGS, *many, '--run-dir', run, '--resume')
-    assert status == 0, err
+    assert status == 0 and not err, err
     # Of 64 images three processes have 22, 22 and 20.
     status, _, err = finish(torchrun(3, csv_dir, *many, '--run-dir', tmp_path / 'copy', '--resume'))
     assert status == 0, err
