@@ -1,7 +1,8 @@
 """Our step and training against a plain PyTorch program for document 001's system; one table, one JSON file, one plot.
 
     python benchmark.py --short       two minutes on a CPU: steps only, and our time to a test loss of 0.127
-    python benchmark.py               also the plain program's time to that loss (half an hour on a CPU), and a million images
+    python benchmark.py               also the plain program's time to that loss (a quarter of an hour on a CPU), and a million images
+    python benchmark.py --variants    only what was tried to make a step on the CPU faster
 
 The plain program is what the document describes, as anybody would write it: its decoder, images from a DataLoader on the host,
 means and log-variances as parameters of one dense Adam, noise from torch.randn, no start at principal components. Its loss is
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 
 import commands
 import grading
+import models
 import training
 import utils
 
@@ -119,7 +121,7 @@ def plain_curve(train, test, device, seed):
 
 def make_config(decoder, seed, epochs=27):
     return {'system': 'vad', 'dist': 'gaussian', 'dataset': 'fashion-mnist', 'latent_dim': LATENT_DIM, 'decoder': decoder,
-            'epochs': epochs, 'batch_size': 64, 'lr': commands.models.DECODERS[decoder].lr, 'latent_lr': 0.1, 'beta': 1.0,
+            'epochs': epochs, 'batch_size': 64, 'lr': models.DECODERS[decoder].lr, 'latent_lr': 0.1, 'beta': 1.0,
             'obs_std': 0.08, 'seed': seed}
 
 
@@ -202,6 +204,28 @@ def without_sampling(trainer):
     return trainer
 
 
+def variants(train, device, decoder):
+    """Steps by name: as it is, and with one thing changed each."""
+    def changed(change, **config):
+        trainer = make_trainer(train, device, decoder, **config)
+        change(trainer)
+        return our_step(trainer)
+
+    def separate_adam(trainer):
+        trainer.adam = torch.optim.Adam(trainer.model.parameters(), betas=(0.9, 0.99), foreach=True)
+
+    threads, usual = torch.get_num_threads(), our_step(make_trainer(train, device, decoder))
+
+    def one_thread():
+        torch.set_num_threads(1)
+        usual()
+        torch.set_num_threads(threads)
+    return {f'{decoder}': usual, f'{decoder}, one thread': one_thread,
+            f'{decoder}, channels not last': changed(lambda t: t.model.to(memory_format=torch.contiguous_format)),
+            f'{decoder}, Adam not fused': changed(separate_adam), f'{decoder}, bfloat16': changed(lambda _: None, bfloat16=True),
+            f'{decoder}, torch.compile': changed(lambda t: t.model.decoder.compile())}
+
+
 def many_images(n, folder):
     """A .npy file of n images of noise."""
     path = Path(folder) / 'images.npy'
@@ -225,6 +249,7 @@ def main():
     parser = commands.Parser('Measure steps and time to a test loss, ours against a plain program for document 001\'s system.')
     commands.add_place_flags(parser, 'dataset')
     parser.add_argument('--short', action='store_true', help='two minutes on a CPU: without the plain program\'s time to the loss')
+    parser.add_argument('--variants', action='store_true', help='only variants of our step')
     parser.add_argument('--seed', type=commands.seed, default=0, help='of the trainings')
     parser.add_argument('--dir', type=Path, metavar='DIR', default=Path('runs/benchmark'),
                         help='where the figures and the plot go, benchmark.json and benchmark.png')
@@ -242,6 +267,10 @@ def main():
         result[title] = times
         for name, ms in times.items():
             print(f'{name:45} {ms:9.2f} {times[baseline] / ms:7.2f} x')
+    if args.variants:
+        for decoder in ('groupnorm', 'dcgan7x7'):
+            compare(decoder, variants(train, device, decoder), decoder)
+        return save(result, args.dir)
     compare('steps', {'plain program': plain_step(train, device),
                       'ours, document 001\'s decoder': our_step(make_trainer(train, device, 'dcgan7x7')),
                       'ours, document 001\'s decoder, bfloat16': our_step(make_trainer(train, device, 'dcgan7x7', bfloat16=True)),
@@ -267,10 +296,14 @@ def main():
         print(f'{name}: test loss {TARGET} ' + (f'after {ends[name]:.1f} s' if name in ends else f'not within {curve[-1][0]:.1f} s'))
     if len(curves) == 2 and 'ours' in ends:
         print(f'{curves["plain program"][-1][0] / ends["ours"]:.1f} x' + ('' if len(ends) == 2 else ' or more'))
-    args.dir.mkdir(parents=True, exist_ok=True)
-    utils.write_json(args.dir / 'benchmark.json', result)
+    save(result, args.dir)
     draw(curves, args.dir / 'benchmark.png')
-    print(f'figures and plot: {args.dir}')
+
+
+def save(result, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    utils.write_json(folder / 'benchmark.json', result)
+    print(f'figures: {folder / "benchmark.json"}')
 
 
 def draw(curves, file_name):
