@@ -58,7 +58,7 @@ def fold(number):
 
 # ------------------------------------------------------------------------------------------------ images
 
-MANY = 100_000   # so many images are not overfitted without shifted copies, whose latents would take four times the memory
+MANY = 100_000   # from here on no shifted copies: they are for few images, and their latents would take four times the memory
 
 
 def copies(n):
