@@ -78,7 +78,8 @@ def add_place_flags(parser, default_path):
         'where the run was trained from, or if that is gone the environment variable DATA_PATH')
     parser.add_argument('--data-path', metavar='DIR', default=default or argparse.SUPPRESS,
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
-                             'if it has neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed (default: ' + described + ')')
+                             'if it has neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed '
+                             '(default: ' + described + ')')
     parser.add_argument('--device', default=argparse.SUPPRESS, help='cpu, cuda or cuda:N (default: cuda if there is one)')
 
 
@@ -126,8 +127,8 @@ def training_parser(description, system, latent_dim):
         parser.add_argument('--grid', action='store_true',
                             help='insist on grid.png, the decoded codes in the plane, which --latent-dim 2 gives')
     parser.add_argument('--obs-std', type=positive_float, default=0.08,
-                        help='standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the more '
-                             'the KL matters')
+                        help='standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the '
+                             'more the KL matters')
     parser.add_argument('--bfloat16', action='store_true', default=argparse.SUPPRESS,
                         help='the decoder in bfloat16, for processors that have it: twice as fast with dcgan4x4 and dcgan7x7')
     parser.add_argument('--cuda-graph', action='store_true', default=argparse.SUPPRESS,

@@ -60,7 +60,10 @@ def total(x):
 
 def mean(x):
     """The mean of all elements of a tensor of which each process has a part, 0-d."""
-    return x.mean() if count() == 1 else total(x.double().sum()).div_(total(torch.tensor(float(x.numel()), device=x.device))).to(x)
+    if count() == 1:
+        return x.mean()
+    elements = torch.tensor(float(x.numel()), device=x.device)
+    return (total(x.double().sum()) / total(elements)).to(x.dtype)
 
 
 def any_of(flag):
