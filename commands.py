@@ -74,7 +74,8 @@ class Parser(argparse.ArgumentParser):
 def add_place_flags(parser, default_path):
     """default_path: None: see find_data."""
     default = os.environ.get('DATA_PATH') if default_path else None
-    described = f'the environment variable DATA_PATH, or {default_path}' if default_path else (
+    described = '%(default)s, by the environment variable DATA_PATH' if default else (
+        f'the environment variable DATA_PATH, or {default_path}') if default_path else (
         'where the run was trained from, or if that is gone the environment variable DATA_PATH')
     parser.add_argument('--data-path', metavar='DIR', default=default or argparse.SUPPRESS,
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
