@@ -72,11 +72,14 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_place_flags(parser, default_path):
-    """default_path: None: see find_data."""
+    """default_path: None: of a run that is there, see find_data."""
     default = os.environ.get('DATA_PATH') if default_path else None
-    described = '%(default)s, by the environment variable DATA_PATH' if default else (
-        f'the environment variable DATA_PATH, or {default_path}') if default_path else (
-        'where the run was trained from, or if that is gone the environment variable DATA_PATH')
+    if default:
+        described = '%(default)s, by the environment variable DATA_PATH'
+    elif default_path:
+        described = f'the environment variable DATA_PATH, or {default_path}'
+    else:
+        described = 'where the run was trained from, or if that is gone the environment variable DATA_PATH'
     parser.add_argument('--data-path', metavar='DIR', default=default or argparse.SUPPRESS,
                         help='folder of the data: the course\'s CSV files or torchvision\'s; data is downloaded into it '
                              'if it has neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed '
@@ -135,7 +138,7 @@ def training_parser(description, system, latent_dim):
     parser.add_argument('--cuda-graph', action='store_true', default=argparse.SUPPRESS,
                         help='on a GPU, launch each step as one CUDA graph')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
-                        help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 30 and 10 times slower on a CPU; mlp and '
+                        help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 16 and 6 times slower on a CPU; mlp and '
                              'conv64 (for 3 x 64 x 64) of document 003, conv6 of document 004')
     parser.add_argument('--interpolate', nargs=2, metavar='CLASS', default=argparse.SUPPRESS,
                         help='classes of the two test images of interpolation.png, names or numbers '
@@ -163,23 +166,19 @@ def build_model(config):
     """The model that a configuration describes, untrained. ValueError: there is no such model."""
     if config['system'] == 'gan':
         return gan.GAN(config['model'], config['latent_dim'], config['shape'])
-    model = build_decoder(config)
-    model.bfloat16 = config.get('bfloat16', False)
-    return model
-
-
-def build_decoder(config):
-    """build_model for all systems with a decoder."""
     size = config['latent_dim'], config['decoder'], config.get('shape', models.SHAPE)
     seed = training.key(config['seed'], training.GRADE)
     if config['system'] == 'ad':
-        return models.AutoDecoder(*size)
-    if config['system'] == 'vad':
-        return models.VariationalAutoDecoder(config['dist'], *size, seed=seed)
-    if config['system'] == 'ae':
+        model = models.AutoDecoder(*size)
+    elif config['system'] == 'vad':
+        model = models.VariationalAutoDecoder(config['dist'], *size, seed=seed)
+    elif config['system'] == 'ae':
         options = {name: config[name] for name in ('architecture', 'dropout') if name in config}
-        return models.AutoEncoder(config['encoder'], *size, **options)
-    return models.VariationalAutoEncoder(config['encoder'], config['dist'], *size, seed=seed)
+        model = models.AutoEncoder(config['encoder'], *size, **options)
+    else:
+        model = models.VariationalAutoEncoder(config['encoder'], config['dist'], *size, seed=seed)
+    model.bfloat16 = config.get('bfloat16', False)
+    return model
 
 
 def load_model(state, device):

@@ -512,8 +512,11 @@ class Trainer(Steps):
             # Without the weight: a row's gradient is that of its own loss, not of a mean it has a share in.
             self.table_adam.step(rows, params.grad.flatten(1) * ((batch_size or len(numbers)) / processes.count()), latent_lr)
         terms = torch.stack([reconstruction.sum(), kl.sum()]).detach() * (weight / processes.count())
-        # Not history[...] = terms, for which the host would ask the device for step.
-        self.history.index_copy_(0, torch.as_tensor(step % self.steps_per_epoch, device=terms.device).view(1), terms[None])
+        position = step % self.steps_per_epoch
+        if torch.is_tensor(position):   # as an index the host would ask the device for it, as a number the device the host
+            self.history.index_copy_(0, position.view(1), terms[None])
+        else:
+            self.history[position] = terms
 
     def prune(self):
         """Set the smallest weights of every layer to 0, and keep them there: torch's `weight` is now `weight_orig`, which

@@ -75,7 +75,7 @@ def run(args, config):
     given = vars(args)
     folder, device = given.get('run_dir', Path('runs/ae-tune')), utils.pick_device(given.get('device'))
     train_set, test_set, _ = utils.load_data(given.get('data_path', 'dataset'), given.get('dataset'), given.get('n_train'),
-                                      n_test=given.get('n_test'))
+                                             given.get('n_test'))
     commands.choose_collection(folder, 'study.db*', 'best', 'best.new', 'best.replaced', 'best.json', 'best.json.tmp', 'trial')
     config = {'system': 'ae', 'dist': None, 'dataset': train_set.name, 'train_checksum': train_set.checksum(),
               'test_checksum': test_set.checksum(), 'shape': list(train_set.X.shape[1:]), **config,

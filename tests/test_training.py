@@ -157,7 +157,7 @@ def test_a_step_reads_all_that_changes_from_its_arguments(digits, monkeypatch):
     assert [replay.calls for replay in replays] == [27, 5] and all(replay.graph for replay in replays)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='a CUDA graph cannot be captured without a GPU')
 def test_a_cuda_graph_trains_as_its_launches_one_by_one(digits, monkeypatch):
     graphed_and_not(monkeypatch, digits[0], lambda work: training.Replay(work, torch.device('cuda')), 'cuda')
 
