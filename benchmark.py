@@ -3,14 +3,18 @@
     python benchmark.py --short       two minutes on a CPU: steps only, and our time to a test loss of 0.127
     python benchmark.py               also a million images, and the plain program's time to that loss: ten minutes on a CPU
     python benchmark.py --variants    only what was tried to make a step on the CPU faster
+    python benchmark.py --processes 2 only images a second of two processes, a thread or a GPU each, against those of one
 
 The plain program is what the document describes, as anybody would write it: its decoder, images from a DataLoader on the host,
 means and log-variances as parameters of one dense Adam, noise from torch.randn, no start at principal components. Its loss is
 the mean squared error of pixels in 0-255 plus the mean KL, for training and for test images alike. Its learning rates are kinder
 than the document's 0.02 for everything, at which the images often stay black for all 100 epochs.
+It has a process of its own, whose memory is as PyTorch finds it (our commands set it up: utils.keep_freed_memory).
 Steps are timed by turns, in one run, on the same device with batches of the same size; the figure is their median.
 """
 import itertools
+import os
+import signal
 import tempfile
 import time
 from pathlib import Path
@@ -20,10 +24,12 @@ import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.distributed.elastic.utils.distributed import get_free_port
 
 import commands
 import grading
 import models
+import processes
 import training
 import utils
 
@@ -88,8 +94,8 @@ class Plain:
 
 
 def plain_curve(train, test, device, seed):
-    """The plain program's way to TARGET: [(seconds, test loss)]. It trains, and every so many epochs fits the test images' latents
-    with the decoder as it is, ten passes at a time; the seconds are those of training and of this fit, not of measuring. The
+    """The plain program's way to TARGET: [(seconds, test loss)]. It trains, and every so many epochs fits the test images'
+    latents with the decoder as it is, ten passes at a time; the seconds are those of training and of this fit, not of measuring. The
     shortest way is returned, or the last one if none arrives."""
     torch.manual_seed(seed)
     plain, trained, best = Plain(train, device), 0.0, None
@@ -129,7 +135,7 @@ def make_trainer(train, device, decoder, **changes):
     torch.manual_seed(0)
     config = {**make_config(decoder, 0), **changes}
     model = commands.build_model(config).to(device).train()
-    return training.Trainer(model, training.Images(train, device), config)
+    return training.Trainer(model, training.Images(train, device, processes.share(len(train))), config)
 
 
 def our_curve(train, test, device, seed):
@@ -183,12 +189,16 @@ def endless(batches):
 
 def our_step(trainer):
     """A function that does the next step, of epoch after epoch."""
-    batches = endless(lambda: trainer.images.epoch(0, 0, 64)[:-1])   # the last batch may be smaller
+    batches = endless(lambda: trainer.images.epoch(0, 0, trainer.config['batch_size'])[:-1])   # the last may be smaller
 
     def step():
         trainer.step_number %= trainer.total_steps
         trainer.step(*next(batches))
     return step
+
+
+def usual_step(train, device, decoder):
+    return our_step(make_trainer(train, device, decoder))
 
 
 def plain_step(train, device):
@@ -214,16 +224,79 @@ def variants(train, device, decoder):
     def separate_adam(trainer):
         trainer.adam = torch.optim.Adam(trainer.model.parameters(), betas=(0.9, 0.99), foreach=True)
 
-    threads, usual = torch.get_num_threads(), our_step(make_trainer(train, device, decoder))
+    threads, usual = torch.get_num_threads(), usual_step(train, device, decoder)
+    process = start_process(usual_step, train, str(device), decoder)   # in which nobody has called utils.keep_freed_memory
 
     def one_thread():
         torch.set_num_threads(1)
         usual()
         torch.set_num_threads(threads)
     return {f'{decoder}': usual, f'{decoder}, one thread': one_thread,
+            f'{decoder}, freed memory not kept': lambda: take_steps([process], 1),
             f'{decoder}, channels not last': changed(lambda t: t.model.to(memory_format=torch.contiguous_format)),
             f'{decoder}, Adam not fused': changed(separate_adam), f'{decoder}, bfloat16': changed(lambda _: None, bfloat16=True),
             f'{decoder}, torch.compile': changed(lambda t: t.model.decoder.compile())}
+
+
+SPAWN = torch.multiprocessing.get_context('spawn')
+
+
+def ignore_interrupts():
+    """Ctrl-C ends the process that started this one, and that ends this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def start_process(make_step, train, device_name, *args, **environment):
+    """A process of its own for the function make_step(train, device, *args); returns the pipe for `steps`."""
+    pipe, end = SPAWN.Pipe()
+    SPAWN.Process(target=follow, args=(end, environment, make_step, train, device_name, *args), daemon=True).start()
+    end.close()   # here: if the process dies, recv says so
+    return pipe
+
+
+def follow(pipe, environment, make_step, train, device_name, *args):
+    ignore_interrupts()
+    os.environ.update(environment)
+    device = utils.pick_device(device_name)
+    step = make_step(train, device, *args)
+    while number := pipe.recv():
+        for _ in range(number):
+            step()
+        synchronise(device)
+        pipe.send('done')
+    processes.leave()
+
+
+def take_steps(pipes, number):
+    """Let the processes behind the pipes all take so many steps, and wait for them; 0: let them end."""
+    for pipe in pipes:
+        pipe.send(number)
+    for pipe in pipes if number else ():
+        pipe.recv()
+
+
+def shared_step(train, device, batch_size):
+    """A function that does the next step, of batches that all processes share."""
+    utils.keep_freed_memory()
+    processes.start(device)
+    return our_step(make_trainer(train, device, 'groupnorm', batch_size=batch_size))
+
+
+def one_and_many(n, train, device, batch_size, seconds):
+    """Images a second, by turns, of one process with a thread to itself, of n that share each batch, and of n that train a model
+    each, which is as much as the machine lets n gain."""
+    alone, together = [], []
+    for group, size in ((alone, 1), (together, n)):
+        port = str(get_free_port())
+        for rank in range(n):   # what torchrun tells its processes
+            group.append(start_process(shared_step, train, device.type, batch_size, RANK=str(rank % size), LOCAL_RANK=str(rank),
+                                       WORLD_SIZE=str(size), MASTER_ADDR='localhost', MASTER_PORT=port))
+        take_steps(group, 1)
+    images = {'one': 5 * batch_size, 'together': 5 * batch_size, 'apart': 5 * n * batch_size}
+    times = by_turns({'one': lambda: take_steps(alone[:1], 5), 'together': lambda: take_steps(together, 5),
+                      'apart': lambda: take_steps(alone, 5)}, device, seconds)
+    take_steps(alone + together, 0)
+    return {name: 1e3 * images[name] / ms for name, ms in times.items()}
 
 
 def many_images(n, folder):
@@ -250,6 +323,8 @@ def main():
     commands.add_place_flags(parser, 'dataset')
     parser.add_argument('--short', action='store_true', help='without a million images and the plain program\'s time to the loss')
     parser.add_argument('--variants', action='store_true', help='only variants of our step')
+    parser.add_argument('--processes', type=commands.positive, metavar='K',
+                        help='only images a second of one process against K')
     parser.add_argument('--seed', type=commands.seed, default=0, help='of the trainings')
     parser.add_argument('--dir', type=Path, metavar='DIR', default=Path('runs/benchmark'),
                         help='where the figures and the plot go, benchmark.json and benchmark.png')
@@ -258,6 +333,11 @@ def main():
     device = utils.pick_device(given.get('device'))
     train, test, source = utils.load_data(given.get('data_path', 'dataset'))
     seconds = 10 if args.short else 60
+    if len(train) < 64:
+        raise utils.UserError(f'expected 64 training images or more, a batch, got {len(train)}; use other data')
+    if device.type == 'cuda' and args.processes and args.processes > torch.cuda.device_count():
+        raise utils.UserError(f'expected --processes to be at most {torch.cuda.device_count()}, the GPUs of this machine, got '
+                              f'{args.processes}; use fewer, or --device cpu')
     result = {'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu', 'torch': torch.__version__,
               'threads': torch.get_num_threads(), 'data': source, 'seed': args.seed}
     print(f'{result["device"]}, {result["threads"]} threads, torch {torch.__version__}; milliseconds a step of 64 images')
@@ -271,11 +351,23 @@ def main():
         for decoder in ('groupnorm', 'dcgan7x7'):
             compare(decoder, variants(train, device, decoder), decoder)
         return save(result, args.dir)
-    compare('steps', {'plain program': plain_step(train, device),
-                      'ours, document 001\'s decoder': our_step(make_trainer(train, device, 'dcgan7x7')),
+    if args.processes:
+        os.environ['OMP_NUM_THREADS'] = '1'   # of the processes to be started; torchrun's choice too
+        print(f'images a second: one process; {args.processes} that share each batch; {args.processes} that train a model each')
+        for batch_size in (64, 128, 256, 512, 1024):
+            if batch_size >= training.epoch_length(len(train)):   # the last batch of an epoch, a smaller one, is left out
+                break
+            result[f'{batch_size} images a step'] = rates = one_and_many(args.processes, train, device, batch_size, seconds)
+            columns = ''.join(f'{rate:9.0f} ({rate / rates["one"]:.2f} x)' for rate in rates.values())
+            print(f'{batch_size:5} images a step{columns}', flush=True)
+        return save(result, args.dir)
+    plain = start_process(plain_step, train, str(device))
+    compare('steps', {'plain program': lambda: take_steps([plain], 1),
+                      'ours, document 001\'s decoder': usual_step(train, device, 'dcgan7x7'),
                       'ours, document 001\'s decoder, bfloat16': our_step(make_trainer(train, device, 'dcgan7x7', bfloat16=True)),
-                      'ours, default decoder': our_step(make_trainer(train, device, 'groupnorm'))}, 'plain program')
-    compare('sampling', {'default': our_step(make_trainer(train, device, 'groupnorm')),
+                      'ours, default decoder': usual_step(train, device, 'groupnorm')}, 'plain program')
+    take_steps([plain], 0)
+    compare('sampling', {'default': usual_step(train, device, 'groupnorm'),
                          'default, constants for samples': our_step(without_sampling(make_trainer(train, device, 'groupnorm')))},
             'default')
     if not args.short:
@@ -283,13 +375,14 @@ def main():
             n = 1_000_000
             many, _, _ = utils.load_data(many_images(n + 1, folder), None, n, 1)
             few = many.part(slice(1000))
-            compare('images', {'1,000 images': our_step(make_trainer(few, device, 'groupnorm')),
-                               f'{n:,} images': our_step(make_trainer(many, device, 'groupnorm'))}, '1,000 images')
+            compare('images', {'1,000 images': usual_step(few, device, 'groupnorm'),
+                               f'{n:,} images': usual_step(many, device, 'groupnorm')}, '1,000 images')
         result['peak_memory_gb'] = peak_memory(device)
         print(f'peak memory: {result["peak_memory_gb"]:.1f} GB')
     curves = {'ours': our_curve(train, test, device, args.seed)}
     if not args.short:
-        curves['plain program'] = plain_curve(train, test, device, args.seed)
+        with SPAWN.Pool(1, ignore_interrupts) as pool:
+            curves['plain program'] = pool.apply(plain_curve, (train, test, device, args.seed))
     result['curves'] = curves
     ends = {name: curve[-1][0] for name, curve in curves.items() if curve[-1][1] <= TARGET}
     for name, curve in curves.items():

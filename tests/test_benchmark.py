@@ -1,7 +1,9 @@
 """The benchmark's parts, on few images; no times are asserted."""
+import pytest
 import torch
 
 import benchmark
+import utils
 
 CPU = torch.device('cpu')
 
@@ -28,3 +30,20 @@ def test_the_plain_program_learns_and_its_shortest_way_is_returned(digits, monke
 def test_many_images_are_written_and_mapped(tmp_path):
     images = benchmark.np.load(benchmark.many_images(1001, tmp_path), mmap_mode='r')
     assert images.shape == (1001, 28, 28) and images.std() > 60
+
+
+def test_one_process_and_several_take_steps_by_turns(digits):
+    rates = benchmark.one_and_many(2, digits[0], CPU, 64, seconds=0)
+    assert list(rates) == ['one', 'together', 'apart'] and all(rate > 0 for rate in rates.values())
+
+
+def test_each_process_of_the_benchmark_has_its_share(digits, monkeypatch):
+    monkeypatch.setattr(benchmark.processes, 'share', lambda n: slice(16, 32))
+    assert benchmark.make_trainer(digits[0], CPU, 'groupnorm').images.n == 16
+
+
+def test_too_few_images_are_said(digits, monkeypatch):
+    monkeypatch.setattr(utils, 'load_data', lambda path: (digits[0].part(slice(63)), digits[1], 'digits'))
+    monkeypatch.setattr('sys.argv', ['benchmark.py', '--device', 'cpu'])
+    with pytest.raises(utils.UserError, match='expected 64 training images or more, a batch, got 63'):
+        benchmark.main()

@@ -1,3 +1,5 @@
+import platform
+import resource
 import struct
 
 import matplotlib.pyplot as plt
@@ -279,3 +281,15 @@ def test_devices(name):
     with pytest.raises(utils.UserError, match='expected --device to be'):
         utils.pick_device(name)
     assert utils.pick_device('cpu') == torch.device('cpu')
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='its malloc is glibc\'s')
+def test_freed_memory_is_kept_for_the_next_tensor():
+    utils.keep_freed_memory()
+
+    def new_pages():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(2 ** 24)   # 2 ** 14 pages
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert min(new_pages() for _ in range(20)) < 100   # the first ones find no room yet
+    assert max(new_pages() for _ in range(10)) < 100
