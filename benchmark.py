@@ -10,8 +10,10 @@ means and log-variances as parameters of one dense Adam, noise from torch.randn,
 the mean squared error of pixels in 0-255 plus the mean KL, for training and for test images alike. Its learning rates are kinder
 than the document's 0.02 for everything, at which the images often stay black for all 100 epochs.
 It has a process of its own, whose memory is as PyTorch finds it (our commands set it up: utils.keep_freed_memory).
-Steps are timed by turns, in one run, on the same device with batches of the same size; the figure is their median.
+Steps are timed by turns, in one run, on the same device with batches of the same size, each after another of its kind; the figure
+is their median.
 """
+import contextlib
 import itertools
 import os
 import signal
@@ -173,6 +175,7 @@ def by_turns(steps, device, seconds):
         if turn == 3:
             started = time.perf_counter()
         for name, step in steps.items():
+            step()   # not timed: another process's idle threads look for work for some ms, and the caches have others' data
             synchronise(device)
             t = time.perf_counter()
             step()
@@ -247,7 +250,7 @@ def ignore_interrupts():
 
 
 def start_process(make_step, train, device_name, *args, **environment):
-    """A process of its own for the function make_step(train, device, *args); returns the pipe for `steps`."""
+    """A process of its own for the function make_step(train, device, *args). Returns the pipe for take_steps; closed, it ends."""
     pipe, end = SPAWN.Pipe()
     SPAWN.Process(target=follow, args=(end, environment, make_step, train, device_name, *args), daemon=True).start()
     end.close()   # here: if the process dies, recv says so
@@ -259,19 +262,20 @@ def follow(pipe, environment, make_step, train, device_name, *args):
     os.environ.update(environment)
     device = utils.pick_device(device_name)
     step = make_step(train, device, *args)
-    while number := pipe.recv():
-        for _ in range(number):
-            step()
-        synchronise(device)
-        pipe.send('done')
+    with contextlib.suppress(EOFError):   # the pipe is closed
+        while True:
+            for _ in range(pipe.recv()):
+                step()
+            synchronise(device)
+            pipe.send('done')
     processes.leave()
 
 
 def take_steps(pipes, number):
-    """Let the processes behind the pipes all take so many steps, and wait for them; 0: let them end."""
+    """Let the processes behind the pipes all take so many steps, and wait for them."""
     for pipe in pipes:
         pipe.send(number)
-    for pipe in pipes if number else ():
+    for pipe in pipes:
         pipe.recv()
 
 
@@ -295,7 +299,8 @@ def one_and_many(n, train, device, batch_size, seconds):
     images = {'one': 5 * batch_size, 'together': 5 * batch_size, 'apart': 5 * n * batch_size}
     times = by_turns({'one': lambda: take_steps(alone[:1], 5), 'together': lambda: take_steps(together, 5),
                       'apart': lambda: take_steps(alone, 5)}, device, seconds)
-    take_steps(alone + together, 0)
+    for pipe in alone + together:
+        pipe.close()
     return {name: 1e3 * images[name] / ms for name, ms in times.items()}
 
 
@@ -332,7 +337,7 @@ def main():
     given = vars(args)
     device = utils.pick_device(given.get('device'))
     train, test, source = utils.load_data(given.get('data_path', 'dataset'))
-    seconds = 10 if args.short else 60
+    seconds = 10 if args.short else 30
     if len(train) < 64:
         raise utils.UserError(f'expected 64 training images or more, a batch, got {len(train)}; use other data')
     if device.type == 'cuda' and args.processes and args.processes > torch.cuda.device_count():
@@ -366,7 +371,7 @@ def main():
                       'ours, document 001\'s decoder': usual_step(train, device, 'dcgan7x7'),
                       'ours, document 001\'s decoder, bfloat16': our_step(make_trainer(train, device, 'dcgan7x7', bfloat16=True)),
                       'ours, default decoder': usual_step(train, device, 'groupnorm')}, 'plain program')
-    take_steps([plain], 0)
+    plain.close()
     compare('sampling', {'default': usual_step(train, device, 'groupnorm'),
                          'default, constants for samples': our_step(without_sampling(make_trainer(train, device, 'groupnorm')))},
             'default')

@@ -73,7 +73,7 @@ def keep_freed_memory():
     """Let the C library keep freed memory of up to 2 GB for the next use, where it is glibc.
 
     It would give large tensors back to the system after every step, and the next step would wait for fresh pages, 4 KB at a
-    time, each filled with zeros: a quarter to a half of a step, where tensors are of some MB. The peak hardly grows.
+    time, each filled with zeros: with the documents' decoders a quarter of a step and more.
     """
     mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
     if mallopt:

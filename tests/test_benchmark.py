@@ -14,7 +14,7 @@ def test_steps_go_on_from_epoch_to_epoch(digits):
              'constants': benchmark.our_step(benchmark.without_sampling(benchmark.make_trainer(digits[0], CPU, 'groupnorm')))}
     times = benchmark.by_turns(steps, CPU, seconds=0)
     assert set(times) == set(steps) and all(t > 0 for t in times.values())
-    assert ours.step_number == 12   # one a turn
+    assert ours.step_number == 24   # two a turn
 
 
 def test_the_plain_program_learns_and_its_shortest_way_is_returned(digits, monkeypatch):
