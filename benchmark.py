@@ -112,7 +112,7 @@ def plain_curve(train, test, device, seed):
             break
         plain.decoder.eval().requires_grad_(False)
         fit, seconds, curve = Plain(test, device, plain.decoder), trained, []
-        while len(curve) < EPOCHS // 10 and not (curve and curve[-1][1] <= TARGET):
+        while len(curve) < EPOCHS // 10 and not (curve and curve[-1][1] <= TARGET) and not (best and seconds > best[-1][0]):
             started = time.perf_counter()
             for _ in range(10):
                 fit.epoch()

@@ -138,7 +138,7 @@ def training_parser(description, system, latent_dim):
     parser.add_argument('--cuda-graph', action='store_true', default=argparse.SUPPRESS,
                         help='on a GPU, launch each step as one CUDA graph')
     parser.add_argument('--decoder', choices=list(models.DECODERS), default='groupnorm',
-                        help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 16 and 6 times slower on a CPU; mlp and '
+                        help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 13 and 4 times slower on a CPU; mlp and '
                              'conv64 (for 3 x 64 x 64) of document 003, conv6 of document 004')
     parser.add_argument('--interpolate', nargs=2, metavar='CLASS', default=argparse.SUPPRESS,
                         help='classes of the two test images of interpolation.png, names or numbers '
