@@ -43,7 +43,7 @@ class GroupNormDecoder(nn.Module):
         self.shape, (channels, height, width) = shape, channels_first(shape)
         if height % 4 or width % 4:
             raise ValueError(f'expected images whose height and width are multiples of 4 for decoder groupnorm, '
-                             f'got {height} x {width}')
+                             f'got {height} x {width}; pad them, or use --decoder mlp')
         self.stem = nn.Linear(latent_dim, 512)
         self.grid = nn.Linear(512, height // 4 * width // 4 * 64)
         self.norms = nn.ModuleList(nn.GroupNorm(c // 8, c) for c in (64, 32, 8))   # groups of 8 channels
