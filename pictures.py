@@ -64,7 +64,7 @@ def save_losses(metrics, file_name):
                 ax.legend(frameon=False)
         ax.set(title={'loss': 'negative ELBO (total)', 'kl': 'KL'}.get(name, name), xlabel='epoch', ylabel='nats an image',
                yscale='linear' if name == 'kl' else 'log')   # the first epoch is many times the last
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)   # whole epochs, were there only one
         ax.grid(alpha=0.3)
     fig.tight_layout()
     fig.savefig(file_name, dpi=100)
@@ -181,7 +181,7 @@ def save_gan_losses(metrics, file_name):
         for name, label in names.items():
             ax.plot([m['epoch'] for m in metrics], [m[name] for m in metrics], marker='.', label=label)
         ax.set(title=title, xlabel='epoch', ylabel='nats an image' if ax is axes[0] else '')
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)   # whole epochs, were there only one
         ax.legend(frameon=False)
         ax.grid(alpha=0.3)
     fig.tight_layout()

@@ -169,8 +169,8 @@ def read_npy(path, n_train, n_test):
         array = np.lib.format.open_memmap(path, 'c')   # c: PyTorch wants writable memory; what is written would stay in memory
     except FileNotFoundError:
         raise UserError(f'expected images in {path}, got no such file; name the folder or the .npy file with --data-path') from None
-    except (ValueError, EOFError) as error:
-        raise UserError(f'cannot read {path} as an array: {error}; write it with numpy.save') from None
+    except ValueError as error:
+        raise UserError(f'cannot read {path} as an array: {str(error).splitlines()[0]}; write it with numpy.save') from None
     if array.dtype != np.uint8 or not (array.ndim == 3 or array.ndim == 4 and array.shape[3] in (1, 3)) or 0 in array.shape[1:]:
         raise UserError(f'expected uint8 images [N, H, W], [N, H, W, 1] or [N, H, W, 3] in {path}, got {array.dtype} '
                         f'{list(array.shape)}; convert them with numpy')

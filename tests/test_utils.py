@@ -295,7 +295,7 @@ for _ in range(30):
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='its malloc is glibc\'s')
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='mallopt, which keeps freed memory, is glibc\'s')
 def test_freed_memory_is_kept_for_the_next_tensor():
     # In a process of its own: once memory has run out, as some tests want it, malloc works in another way.
     out = subprocess.check_output([sys.executable, '-c', NEW_PAGES], cwd=Path(utils.__file__).parent, text=True)
