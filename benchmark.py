@@ -13,6 +13,7 @@ It has a process of its own, whose memory is as PyTorch finds it (our commands s
 Steps are timed by turns, in one run, on the same device with batches of the same size, each after another of its kind; the figure
 is their median.
 """
+
 import contextlib
 import itertools
 import os
@@ -35,23 +36,32 @@ import processes
 import training
 import utils
 
-TARGET = 0.127   # the course's test loss that counts as done: document 001's is 0.1279
-EPOCHS, LATENT_DIM = 100, 60   # document 001's; as many passes again for the test images
-DECODER_LR, LATENT_LR = 0.001, 0.05   # the plain program's: the best of a few tried
-EVERY = 20   # epochs after which the plain program's test loss is measured
+TARGET = 0.127  # the course's test loss that counts as done: document 001's is 0.1279
+EPOCHS, LATENT_DIM = 100, 60  # document 001's; as many passes again for the test images
+DECODER_LR, LATENT_LR = 0.001, 0.05  # the plain program's: the best of a few tried
+EVERY = 20  # epochs after which the plain program's test loss is measured
 
 
 # ------------------------------------------------------------------------------------- the plain program
+
 
 class PlainDecoder(nn.Sequential):
     """Document 001's: z [B, D] -> images [B, 28, 28] in 0-255."""
 
     def __init__(self):
         super().__init__(
-            nn.Linear(LATENT_DIM, 256 * 7 * 7), nn.ReLU(), nn.Unflatten(1, (256, 7, 7)),
-            nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(),
-            nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-            nn.ConvTranspose2d(64, 1, 3, 1, 1, bias=False), nn.Sigmoid())
+            nn.Linear(LATENT_DIM, 256 * 7 * 7),
+            nn.ReLU(),
+            nn.Unflatten(1, (256, 7, 7)),
+            nn.ConvTranspose2d(256, 128, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 4, 2, 1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 1, 3, 1, 1, bias=False),
+            nn.Sigmoid(),
+        )
 
     def forward(self, z):
         return 255 * super().forward(z).squeeze(1)
@@ -67,15 +77,19 @@ class Plain:
         self.decoder = decoder or PlainDecoder().to(device)
         self.mu = nn.Parameter(torch.randn(len(dataset), LATENT_DIM, device=device))
         self.logvar = nn.Parameter(torch.zeros(len(dataset), LATENT_DIM, device=device))
-        self.adam = torch.optim.Adam([{'params': [self.mu, self.logvar], 'lr': LATENT_LR},
-                                      {'params': [] if decoder else self.decoder.parameters(), 'lr': DECODER_LR}])
+        self.adam = torch.optim.Adam(
+            [
+                {'params': [self.mu, self.logvar], 'lr': LATENT_LR},
+                {'params': [] if decoder else self.decoder.parameters(), 'lr': DECODER_LR},
+            ]
+        )
 
     def step(self, i, x):
         """i: int64 [B]; x: [B, 28, 28] in 0-255, both on the host."""
         i, x = i.to(self.device), x.to(self.device)
-        mu, logvar = self.mu[i], self.logvar[i]                                    # [B, D]
+        mu, logvar = self.mu[i], self.logvar[i]  # [B, D]
         z = mu + torch.exp(0.5 * logvar) * torch.randn_like(mu)
-        kl = -0.5 * (1 + logvar - mu ** 2 - logvar.exp()).mean()
+        kl = -0.5 * (1 + logvar - mu**2 - logvar.exp()).mean()
         loss = F.mse_loss(self.decoder(z), x) + kl
         self.adam.zero_grad()
         loss.backward()
@@ -112,14 +126,20 @@ def plain_curve(train, test, device, seed):
             break
         plain.decoder.eval().requires_grad_(False)
         fit, seconds, curve = Plain(test, device, plain.decoder), trained, []
-        while len(curve) < EPOCHS // 10 and not (curve and curve[-1][1] <= TARGET) and not (best and seconds > best[-1][0]):
+        while (
+            len(curve) < EPOCHS // 10
+            and not (curve and curve[-1][1] <= TARGET)
+            and not (best and seconds > best[-1][0])
+        ):
             started = time.perf_counter()
             for _ in range(10):
                 fit.epoch()
             synchronise(device)
             seconds += time.perf_counter() - started
             curve.append((seconds, fit.loss()))
-            print(f'plain program, {epochs} epochs, {seconds:6.1f} s: test loss {curve[-1][1]:.4f}', flush=True)
+            print(
+                f'plain program, {epochs} epochs, {seconds:6.1f} s: test loss {curve[-1][1]:.4f}', flush=True
+            )
         if curve[-1][1] <= TARGET and (not best or curve[-1][0] < best[-1][0]):
             best = curve
     return best or curve
@@ -127,10 +147,22 @@ def plain_curve(train, test, device, seed):
 
 # ------------------------------------------------------------------------------------------------- ours
 
+
 def make_config(decoder, seed, epochs=27):
-    return {'system': 'vad', 'dist': 'gaussian', 'dataset': 'fashion-mnist', 'latent_dim': LATENT_DIM, 'decoder': decoder,
-            'epochs': epochs, 'batch_size': 64, 'lr': models.DECODERS[decoder].lr, 'latent_lr': 0.1, 'beta': 1.0,
-            'obs_std': 0.08, 'seed': seed}
+    return {
+        'system': 'vad',
+        'dist': 'gaussian',
+        'dataset': 'fashion-mnist',
+        'latent_dim': LATENT_DIM,
+        'decoder': decoder,
+        'epochs': epochs,
+        'batch_size': 64,
+        'lr': models.DECODERS[decoder].lr,
+        'latent_lr': 0.1,
+        'beta': 1.0,
+        'obs_std': 0.08,
+        'seed': seed,
+    }
 
 
 def make_trainer(train, device, decoder, **changes):
@@ -163,6 +195,7 @@ def our_curve(train, test, device, seed):
 
 # ----------------------------------------------------------------------------------------------- measuring
 
+
 def synchronise(device):
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
@@ -175,7 +208,7 @@ def by_turns(steps, device, seconds):
         if turn == 3:
             started = time.perf_counter()
         for name, step in steps.items():
-            step()   # not timed: another process's idle threads look for work for some ms, and the caches have others' data
+            step()  # not timed: another process's idle threads look for work for some ms, and the caches have others' data
             synchronise(device)
             t = time.perf_counter()
             step()
@@ -192,11 +225,14 @@ def endless(batches):
 
 def our_step(trainer):
     """A function that does the next step, of epoch after epoch."""
-    batches = endless(lambda: trainer.images.epoch(0, 0, trainer.config['batch_size'])[:-1])   # the last may be smaller
+    batches = endless(
+        lambda: trainer.images.epoch(0, 0, trainer.config['batch_size'])[:-1]
+    )  # the last may be smaller
 
     def step():
         trainer.step_number %= trainer.total_steps
         trainer.step(*next(batches))
+
     return step
 
 
@@ -219,6 +255,7 @@ def without_sampling(trainer):
 
 def variants(train, device, decoder):
     """Steps by name: as it is, and with one thing changed each."""
+
     def changed(change, **config):
         trainer = make_trainer(train, device, decoder, **config)
         change(trainer)
@@ -228,17 +265,24 @@ def variants(train, device, decoder):
         trainer.adam = torch.optim.Adam(trainer.model.parameters(), betas=(0.9, 0.99), foreach=True)
 
     threads, usual = torch.get_num_threads(), usual_step(train, device, decoder)
-    process = start_process(usual_step, train, str(device), decoder)   # in which nobody has called utils.keep_freed_memory
+    process = start_process(
+        usual_step, train, str(device), decoder
+    )  # in which nobody has called utils.keep_freed_memory
 
     def one_thread():
         torch.set_num_threads(1)
         usual()
         torch.set_num_threads(threads)
-    return {f'{decoder}': usual, f'{decoder}, one thread': one_thread,
-            f'{decoder}, freed memory not kept': lambda: take_steps([process], 1),
-            f'{decoder}, channels not last': changed(lambda t: t.model.to(memory_format=torch.contiguous_format)),
-            f'{decoder}, Adam not fused': changed(separate_adam), f'{decoder}, bfloat16': changed(lambda _: None, bfloat16=True),
-            f'{decoder}, torch.compile': changed(lambda t: t.model.decoder.compile())}
+
+    return {
+        f'{decoder}': usual,
+        f'{decoder}, one thread': one_thread,
+        f'{decoder}, freed memory not kept': lambda: take_steps([process], 1),
+        f'{decoder}, channels not last': changed(lambda t: t.model.to(memory_format=torch.contiguous_format)),
+        f'{decoder}, Adam not fused': changed(separate_adam),
+        f'{decoder}, bfloat16': changed(lambda _: None, bfloat16=True),
+        f'{decoder}, torch.compile': changed(lambda t: t.model.decoder.compile()),
+    }
 
 
 SPAWN = torch.multiprocessing.get_context('spawn')
@@ -252,8 +296,10 @@ def ignore_interrupts():
 def start_process(make_step, train, device_name, *args, **environment):
     """A process of its own for the function make_step(train, device, *args). Returns the pipe for take_steps; closed, it ends."""
     pipe, end = SPAWN.Pipe()
-    SPAWN.Process(target=follow, args=(end, environment, make_step, train, device_name, *args), daemon=True).start()
-    end.close()   # here: if the process dies, recv says so
+    SPAWN.Process(
+        target=follow, args=(end, environment, make_step, train, device_name, *args), daemon=True
+    ).start()
+    end.close()  # here: if the process dies, recv says so
     return pipe
 
 
@@ -262,7 +308,7 @@ def follow(pipe, environment, make_step, train, device_name, *args):
     os.environ.update(environment)
     device = utils.pick_device(device_name)
     step = make_step(train, device, *args)
-    with contextlib.suppress(EOFError):   # the pipe is closed
+    with contextlib.suppress(EOFError):  # the pipe is closed
         while True:
             for _ in range(pipe.recv()):
                 step()
@@ -292,13 +338,31 @@ def one_and_many(n, train, device, batch_size, seconds):
     alone, together = [], []
     for group, size in ((alone, 1), (together, n)):
         port = str(get_free_port())
-        for rank in range(n):   # what torchrun tells its processes
-            group.append(start_process(shared_step, train, device.type, batch_size, RANK=str(rank % size), LOCAL_RANK=str(rank),
-                                       WORLD_SIZE=str(size), MASTER_ADDR='localhost', MASTER_PORT=port))
+        for rank in range(n):  # what torchrun tells its processes
+            group.append(
+                start_process(
+                    shared_step,
+                    train,
+                    device.type,
+                    batch_size,
+                    RANK=str(rank % size),
+                    LOCAL_RANK=str(rank),
+                    WORLD_SIZE=str(size),
+                    MASTER_ADDR='localhost',
+                    MASTER_PORT=port,
+                )
+            )
         take_steps(group, 1)
     images = {'one': 5 * batch_size, 'together': 5 * batch_size, 'apart': 5 * n * batch_size}
-    times = by_turns({'one': lambda: take_steps(alone[:1], 5), 'together': lambda: take_steps(together, 5),
-                      'apart': lambda: take_steps(alone, 5)}, device, seconds)
+    times = by_turns(
+        {
+            'one': lambda: take_steps(alone[:1], 5),
+            'together': lambda: take_steps(together, 5),
+            'apart': lambda: take_steps(alone, 5),
+        },
+        device,
+        seconds,
+    )
     for pipe in alone + together:
         pipe.close()
     return {name: 1e3 * images[name] / ms for name, ms in times.items()}
@@ -319,69 +383,124 @@ def peak_memory(device):
     """GB, of the process or on the device."""
     if device.type == 'cuda':
         return torch.cuda.max_memory_allocated(device) / 1e9
-    import resource   # not on Windows
+    import resource  # not on Windows
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
 def main():
-    parser = commands.Parser('Measure steps and time to a test loss, ours against a plain program for document 001\'s system.')
+    parser = commands.Parser(
+        "Measure steps and time to a test loss, ours against a plain program for document 001's system."
+    )
     commands.add_place_flags(parser, 'dataset')
-    parser.add_argument('--short', action='store_true', help='without a million images and the plain program\'s time to the loss')
+    parser.add_argument(
+        '--short',
+        action='store_true',
+        help="without a million images and the plain program's time to the loss",
+    )
     parser.add_argument('--variants', action='store_true', help='only variants of our step')
-    parser.add_argument('--processes', type=commands.positive, metavar='K',
-                        help='only images a second of one process against K')
+    parser.add_argument(
+        '--processes',
+        type=commands.positive,
+        metavar='K',
+        help='only images a second of one process against K',
+    )
     parser.add_argument('--seed', type=commands.seed, default=0, help='of the trainings')
-    parser.add_argument('--dir', type=Path, metavar='DIR', default=Path('runs/benchmark'),
-                        help='where the figures and the plot go, benchmark.json and benchmark.png')
+    parser.add_argument(
+        '--dir',
+        type=Path,
+        metavar='DIR',
+        default=Path('runs/benchmark'),
+        help='where the figures and the plot go, benchmark.json and benchmark.png',
+    )
     args = parser.parse_args()
     given = vars(args)
     device = utils.pick_device(given.get('device'))
     train, test, source = utils.load_data(given.get('data_path', 'dataset'))
     seconds = 10 if args.short else 30
     if len(train) < 64:
-        raise utils.UserError(f'expected 64 training images or more, a batch, got {len(train)}; use other data')
+        raise utils.UserError(
+            f'expected 64 training images or more, a batch, got {len(train)}; use other data'
+        )
     if device.type == 'cuda' and args.processes and args.processes > torch.cuda.device_count():
-        raise utils.UserError(f'expected --processes to be at most {torch.cuda.device_count()}, the GPUs of this machine, got '
-                              f'{args.processes}; use fewer, or --device cpu')
-    result = {'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu', 'torch': torch.__version__,
-              'threads': torch.get_num_threads(), 'data': source, 'seed': args.seed}
-    print(f'{result["device"]}, {result["threads"]} threads, torch {torch.__version__}; milliseconds a step of 64 images')
+        raise utils.UserError(
+            f'expected --processes to be at most {torch.cuda.device_count()}, the GPUs of this machine, got '
+            f'{args.processes}; use fewer, or --device cpu'
+        )
+    result = {
+        'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
+        'torch': torch.__version__,
+        'threads': torch.get_num_threads(),
+        'data': source,
+        'seed': args.seed,
+    }
+    print(
+        f'{result["device"]}, {result["threads"]} threads, torch {torch.__version__}; milliseconds a step of 64 images'
+    )
 
     def compare(title, steps, baseline):
         times = by_turns(steps, device, seconds)
         result[title] = times
         for name, ms in times.items():
             print(f'{name:45} {ms:9.2f} {times[baseline] / ms:7.2f} x')
+
     if args.variants:
         for decoder in ('groupnorm', 'dcgan7x7'):
             compare(decoder, variants(train, device, decoder), decoder)
         return save(result, args.dir)
     if args.processes:
-        os.environ['OMP_NUM_THREADS'] = '1'   # of the processes to be started; torchrun's choice too
-        print(f'images a second: one process; {args.processes} that share each batch; {args.processes} that train a model each')
+        os.environ['OMP_NUM_THREADS'] = '1'  # of the processes to be started; torchrun's choice too
+        print(
+            f'images a second: one process; {args.processes} that share each batch; {args.processes} that train a model each'
+        )
         for batch_size in (64, 128, 256, 512, 1024):
-            if batch_size >= training.epoch_length(len(train)):   # the last batch of an epoch, a smaller one, is left out
+            if batch_size >= training.epoch_length(
+                len(train)
+            ):  # the last batch of an epoch, a smaller one, is left out
                 break
-            result[f'{batch_size} images a step'] = rates = one_and_many(args.processes, train, device, batch_size, seconds)
+            result[f'{batch_size} images a step'] = rates = one_and_many(
+                args.processes, train, device, batch_size, seconds
+            )
             columns = ''.join(f'{rate:9.0f} ({rate / rates["one"]:.2f} x)' for rate in rates.values())
             print(f'{batch_size:5} images a step{columns}', flush=True)
         return save(result, args.dir)
     plain = start_process(plain_step, train, str(device))
-    compare('steps', {'plain program': lambda: take_steps([plain], 1),
-                      'ours, document 001\'s decoder': usual_step(train, device, 'dcgan7x7'),
-                      'ours, document 001\'s decoder, bfloat16': our_step(make_trainer(train, device, 'dcgan7x7', bfloat16=True)),
-                      'ours, default decoder': usual_step(train, device, 'groupnorm')}, 'plain program')
+    compare(
+        'steps',
+        {
+            'plain program': lambda: take_steps([plain], 1),
+            "ours, document 001's decoder": usual_step(train, device, 'dcgan7x7'),
+            "ours, document 001's decoder, bfloat16": our_step(
+                make_trainer(train, device, 'dcgan7x7', bfloat16=True)
+            ),
+            'ours, default decoder': usual_step(train, device, 'groupnorm'),
+        },
+        'plain program',
+    )
     plain.close()
-    compare('sampling', {'default': usual_step(train, device, 'groupnorm'),
-                         'default, constants for samples': our_step(without_sampling(make_trainer(train, device, 'groupnorm')))},
-            'default')
+    compare(
+        'sampling',
+        {
+            'default': usual_step(train, device, 'groupnorm'),
+            'default, constants for samples': our_step(
+                without_sampling(make_trainer(train, device, 'groupnorm'))
+            ),
+        },
+        'default',
+    )
     if not args.short:
         with tempfile.TemporaryDirectory() as folder:
             n = 1_000_000
             many, _, _ = utils.load_data(many_images(n + 1, folder), None, n, 1)
             few = many.part(slice(1000))
-            compare('images', {'1,000 images': usual_step(few, device, 'groupnorm'),
-                               f'{n:,} images': usual_step(many, device, 'groupnorm')}, '1,000 images')
+            compare(
+                'images',
+                {
+                    '1,000 images': usual_step(few, device, 'groupnorm'),
+                    f'{n:,} images': usual_step(many, device, 'groupnorm'),
+                },
+                '1,000 images',
+            )
         result['peak_memory_gb'] = peak_memory(device)
         print(f'peak memory: {result["peak_memory_gb"]:.1f} GB')
     curves = {'ours': our_curve(train, test, device, args.seed)}
@@ -394,7 +513,9 @@ def main():
         arrival = f'after {ends[name]:.1f} s' if name in ends else f'not within {curve[-1][0]:.1f} s'
         print(f'{name}: test loss {TARGET} {arrival}')
     if len(curves) == 2 and 'ours' in ends:
-        print(f'{curves["plain program"][-1][0] / ends["ours"]:.1f} x' + ('' if len(ends) == 2 else ' or more'))
+        print(
+            f'{curves["plain program"][-1][0] / ends["ours"]:.1f} x' + ('' if len(ends) == 2 else ' or more')
+        )
     save(result, args.dir)
     draw(curves, args.dir / 'benchmark.png')
 

@@ -1,8 +1,9 @@
 """Time one whole process, as its user meets it: start, training, fitting the test latents, pictures.
 
-    python benchmark_run.py                                     the default run
-    python benchmark_run.py train_ad.py --decoder dcgan7x7      any other; flags go to the script
+python benchmark_run.py                                     the default run
+python benchmark_run.py train_ad.py --decoder dcgan7x7      any other; flags go to the script
 """
+
 import json
 import subprocess
 import sys
@@ -21,8 +22,11 @@ def main():
         if status:
             sys.exit(status)
         results = json.loads((run_dir / 'results.json').read_text())
-        import torch   # after the clock has stopped
-        print(f'{" ".join([script, *flags])} on {results["device"]}, {torch.get_num_threads()} threads, torch {torch.__version__}')
+        import torch  # after the clock has stopped
+
+        print(
+            f'{" ".join([script, *flags])} on {results["device"]}, {torch.get_num_threads()} threads, torch {torch.__version__}'
+        )
         parts = {'training': results['train_seconds'], 'fitting test latents': results['test_seconds']}
         parts['start, grading, pictures'] = total - sum(parts.values())
         for name, seconds in {**parts, 'the whole process': total}.items():

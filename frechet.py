@@ -7,6 +7,7 @@ are those of the Inception network that the paper used, if torch-fidelity is ins
 (nothing is downloaded); else of a small classifier, trained here on the run's training images. Distances compare within
 one kind of features, and for the classifier within one set of training images only.
 """
+
 import importlib.util
 from pathlib import Path
 
@@ -20,35 +21,47 @@ import training
 
 SAMPLES = 1000
 SPLITS = 4
-STEPS, BATCH, LR = 300, 64, 2e-3   # of the classifier; the steps are so many however many images there are
-INCEPTION_WEIGHTS = 'pt_inception-2015-12-05-6726825d.pth'   # the name under which torch-fidelity stores them
+STEPS, BATCH, LR = 300, 64, 2e-3  # of the classifier; the steps are so many however many images there are
+INCEPTION_WEIGHTS = 'pt_inception-2015-12-05-6726825d.pth'  # the name under which torch-fidelity stores them
 
 
 class Classifier(nn.Module):
     """Images [B, *shape] in 0-1 to features [B, 64], of which a linear layer makes the classes' logits."""
+
     num_features = 64
 
     def __init__(self, shape, classes):
         super().__init__()
         self.channels, height, width = models.channels_first(shape)
         self.features = nn.Sequential(
-            nn.Conv2d(self.channels, 32, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(),
-            nn.AdaptiveMaxPool2d(7), nn.Flatten(), nn.Dropout(0.3),   # 7 x 7, whatever the images' size
-            nn.Linear(64 * 49, self.num_features), nn.ReLU())
+            nn.Conv2d(self.channels, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveMaxPool2d(7),
+            nn.Flatten(),
+            nn.Dropout(0.3),  # 7 x 7, whatever the images' size
+            nn.Linear(64 * 49, self.num_features),
+            nn.ReLU(),
+        )
         self.head = nn.Linear(self.num_features, classes)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
-        return self.features(x.view(len(x), self.channels, *x.shape[-2:]))         # [B, 64]
+        return self.features(x.view(len(x), self.channels, *x.shape[-2:]))  # [B, 64]
 
 
-@torch.enable_grad()   # whatever the caller does
+@torch.enable_grad()  # whatever the caller does
 def train_classifier(train):
     """A Classifier of the training images, in eval mode. On the CPU always, and from one seed: whoever has the same
     images has the same ruler."""
-    images = training.Images(train, 'cpu')   # with the shifted copies, or it would learn a thousand images by heart
+    images = training.Images(
+        train, 'cpu'
+    )  # with the shifted copies, or it would learn a thousand images by heart
     generator = torch.Generator().manual_seed(0)
-    with torch.random.fork_rng(devices=[]):   # the weights and the dropout are not to disturb the caller's random numbers
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the weights and the dropout are not to disturb the caller's random numbers
         torch.manual_seed(0)
         model = Classifier(tuple(train.X.shape[1:]), len(train.classes))
         adam = torch.optim.Adam(model.parameters(), lr=LR)
@@ -96,7 +109,7 @@ class Given(nn.Identity):
 def distance(a, b):
     """Squared Fréchet distance of features [N, F] and [M, F], a float; N and M at least 2."""
     metric = FrechetInceptionDistance(feature=Given(a.shape[1]))
-    metric.update(a.double(), real=True)   # double: the covariances' product has eigenvalues near 0
+    metric.update(a.double(), real=True)  # double: the covariances' product has eigenvalues near 0
     metric.update(b.double(), real=False)
     return float(metric.compute())
 
@@ -120,7 +133,7 @@ def compare(features, real):
     return sum(pairs) / len(pairs), sum(distance(*halves) for halves in splits) / SPLITS
 
 
-known = {}   # classifiers by the checksum of their images: several runs are graded by one
+known = {}  # classifiers by the checksum of their images: several runs are graded by one
 
 
 def grade(samples, train, test):
@@ -135,18 +148,26 @@ def grade(samples, train, test):
     if not network and not train.labelled:
         return dict.fromkeys(('frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class'))
     device, shares = samples.device, None
-    samples, real = samples.clamp(0, 255).round().byte().cpu(), test.X.byte()   # as they would be in files
+    samples, real = samples.clamp(0, 255).round().byte().cpu(), test.X.byte()  # as they would be in files
     if train.labelled:
         checksum = train.checksum()
         if checksum not in known:
             known[checksum] = train_classifier(train)
         features = classifier_features(known[checksum], samples)
-        shares = known[checksum].head(features).argmax(1).bincount(minlength=len(train.classes)) / len(samples)
+        shares = known[checksum].head(features).argmax(1).bincount(minlength=len(train.classes)) / len(
+            samples
+        )
     if network:
         network.to(device)
-        frechet, floor = compare(inception_features(network, samples), inception_features(network, real[:SAMPLES]))
+        frechet, floor = compare(
+            inception_features(network, samples), inception_features(network, real[:SAMPLES])
+        )
     else:
         frechet, floor = compare(features, classifier_features(known[checksum], real))
-    return {'frechet': frechet, 'frechet_floor': floor, 'frechet_features': 'inception' if network else 'classifier',
-            'classes': None if shares is None else int((shares > 0).sum()),
-            'smallest_class': None if shares is None else float(shares.min())}
+    return {
+        'frechet': frechet,
+        'frechet_floor': floor,
+        'frechet_features': 'inception' if network else 'classifier',
+        'classes': None if shares is None else int((shares > 0).sum()),
+        'smallest_class': None if shares is None else float(shares.min()),
+    }

@@ -4,6 +4,7 @@ A generator G makes images of noise z ~ N(0, 1), and a discriminator D gives log
 real one. In turn, D descends the cross-entropy of its guesses, and G ascends log D(G(z)), the form that does not saturate
 while D still wins. Images are in -1 to 1, the range of tanh.
 """
+
 import math
 
 import torch
@@ -16,20 +17,29 @@ import models
 import training
 import utils
 
-BETAS = (0.5, 0.999)   # DCGAN's (Radford et al., 2015): a long momentum pushes on in directions that the other player has left
-MAX_SHIFT = 3          # pixels
-DRAWS = 64             # in samples.gif
-FRAMES = 60            # in samples.gif, at most
-NAMES = 'discriminator_loss', 'generator_loss', 'd_real', 'd_fake'   # d_...: means of D(x) and D(G(z))
+BETAS = (
+    0.5,
+    0.999,
+)  # DCGAN's (Radford et al., 2015): a long momentum pushes on in directions that the other player has left
+MAX_SHIFT = 3  # pixels
+DRAWS = 64  # in samples.gif
+FRAMES = 60  # in samples.gif, at most
+NAMES = 'discriminator_loss', 'generator_loss', 'd_real', 'd_fake'  # d_...: means of D(x) and D(G(z))
 
 
 # --------------------------------------------------------------------------------------------- networks
 
+
 def linear_networks(latent_dim, shape):
     """Document 003's: two linear layers each."""
     size = math.prod(shape)
-    generator = nn.Sequential(nn.Linear(latent_dim, 256), nn.LeakyReLU(0.01), nn.Linear(256, size), nn.Tanh(),
-                              nn.Unflatten(1, models.channels_first(shape)))
+    generator = nn.Sequential(
+        nn.Linear(latent_dim, 256),
+        nn.LeakyReLU(0.01),
+        nn.Linear(256, size),
+        nn.Tanh(),
+        nn.Unflatten(1, models.channels_first(shape)),
+    )
     discriminator = nn.Sequential(nn.Flatten(), nn.Linear(size, 128), nn.LeakyReLU(0.01), nn.Linear(128, 1))
     return generator, discriminator
 
@@ -40,19 +50,32 @@ def dcgan_networks(latent_dim, shape):
     The grid is what is left of the images when they are halved until no side is above 8: 7 x 7 for 28 x 28.
     """
     channels, height, width = models.channels_first(shape)
-    widths = []   # of the layers, seen from the image
+    widths = []  # of the layers, seen from the image
     while max(height, width) > 8:
         if height % 2 or width % 2:
-            raise ValueError(f'expected images whose height and width can be halved until they are at most 8 for model dcgan, '
-                             f'got {shape[-2]} x {shape[-1]}; use --model linear')
+            raise ValueError(
+                f'expected images whose height and width can be halved until they are at most 8 for model dcgan, '
+                f'got {shape[-2]} x {shape[-1]}; use --model linear'
+            )
         widths.append(min(64 * 2 ** len(widths), 256))
         height, width = height // 2, width // 2
     if not widths:
-        raise ValueError(f'expected images of more than 8 x 8 for model dcgan, got {shape[-2]} x {shape[-1]}; use --model linear')
+        raise ValueError(
+            f'expected images of more than 8 x 8 for model dcgan, got {shape[-2]} x {shape[-1]}; use --model linear'
+        )
     top = widths[-1] * height * width
-    up = [nn.Linear(latent_dim, top), nn.Unflatten(1, (widths[-1], height, width)), nn.BatchNorm2d(widths[-1]), nn.ReLU()]
+    up = [
+        nn.Linear(latent_dim, top),
+        nn.Unflatten(1, (widths[-1], height, width)),
+        nn.BatchNorm2d(widths[-1]),
+        nn.ReLU(),
+    ]
     for c_in, c_out in zip(widths[:0:-1], widths[-2::-1]):
-        up += [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()]
+        up += [
+            nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.ReLU(),
+        ]
     up += [nn.ConvTranspose2d(widths[0], channels, 4, stride=2, padding=1), nn.Tanh()]
     # Spectral normalisation (Miyato et al., 2018) bounds how steeply D may rise from generated to real images: without it
     # D is soon certain of a thousand images, and G's gradient is gone.
@@ -60,7 +83,10 @@ def dcgan_networks(latent_dim, shape):
     for c_in, c_out in zip([channels, *widths], widths):
         down += [spectral_norm(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
     down += [nn.Flatten(), spectral_norm(nn.Linear(top, 1))]
-    return (nn.Sequential(*up).to(memory_format=torch.channels_last), nn.Sequential(*down).to(memory_format=torch.channels_last))
+    return (
+        nn.Sequential(*up).to(memory_format=torch.channels_last),
+        nn.Sequential(*down).to(memory_format=torch.channels_last),
+    )
 
 
 # name -> function that makes generator and discriminator. ValueError: they cannot make images of that shape.
@@ -72,7 +98,8 @@ class GAN(nn.Module):
 
     kind: a name in MODELS. shape: of an image. ValueError: no such kind, or not for that shape.
     """
-    encoder = None   # of given images it has no latents
+
+    encoder = None  # of given images it has no latents
 
     def __init__(self, kind, latent_dim, shape=models.SHAPE):
         super().__init__()
@@ -91,6 +118,7 @@ class GAN(nn.Module):
 
 # --------------------------------------------------------------------------------------------- training
 
+
 def shift(x, generator):
     """Images [B, C, H, W] in -1 to 1, each moved by up to MAX_SHIFT pixels in each direction; what comes in is black.
 
@@ -99,9 +127,9 @@ def shift(x, generator):
     """
     batch, _, height, width = x.shape
     offset = torch.randint(2 * MAX_SHIFT + 1, (2, batch, 1), generator=generator).to(x.device)
-    rows = torch.arange(height, device=x.device) + offset[0]                       # [B, H]
-    columns = torch.arange(width, device=x.device) + offset[1]                     # [B, W]
-    padded = F.pad(x, (MAX_SHIFT,) * 4, value=-1)                                  # [B, C, H + 6, W + 6]
+    rows = torch.arange(height, device=x.device) + offset[0]  # [B, H]
+    columns = torch.arange(width, device=x.device) + offset[1]  # [B, W]
+    padded = F.pad(x, (MAX_SHIFT,) * 4, value=-1)  # [B, C, H + 6, W + 6]
     image = torch.arange(batch, device=x.device)[:, None, None]
     # Indices around a slice put the channels last.
     return padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
@@ -114,13 +142,21 @@ class Trainer(training.Steps):
         super().__init__(model, images, config, numbers=len(NAMES))
         self.generator_adam, self.discriminator_adam = (
             torch.optim.Adam(player.parameters(), lr=config['lr'], betas=BETAS, fused=True)
-            for player in (model.generator, model.discriminator))
-        self.frames = torch.zeros(0, DRAWS, *model.shape, dtype=torch.uint8)       # of the epochs so far
+            for player in (model.generator, model.discriminator)
+        )
+        self.frames = torch.zeros(0, DRAWS, *model.shape, dtype=torch.uint8)  # of the epochs so far
 
     def state_dict(self):
-        return {'stage': 'training', 'config': self.config, 'step': self.step_number, 'model': self.model.state_dict(),
-                'generator_adam': self.generator_adam.state_dict(), 'discriminator_adam': self.discriminator_adam.state_dict(),
-                'history': self.history, 'frames': self.frames}
+        return {
+            'stage': 'training',
+            'config': self.config,
+            'step': self.step_number,
+            'model': self.model.state_dict(),
+            'generator_adam': self.generator_adam.state_dict(),
+            'discriminator_adam': self.discriminator_adam.state_dict(),
+            'history': self.history,
+            'frames': self.frames,
+        }
 
     def load_state_dict(self, state):
         self.model.load_state_dict(state['model'])
@@ -136,25 +172,32 @@ class Trainer(training.Steps):
         for adam in (self.generator_adam, self.discriminator_adam):
             for group in adam.param_groups:
                 group['lr'] = self.config['lr'] * training.one_cycle(step, self.total_steps, warm_up=0.02)
-        shifts = torch.Generator().manual_seed(training.fold(seed << 24 | step))   # a step's own: a resumed run repeats it
+        shifts = torch.Generator().manual_seed(
+            training.fold(seed << 24 | step)
+        )  # a step's own: a resumed run repeats it
         real = 2 * self.images[rows].view(len(rows), *models.channels_first(model.shape)) - 1
-        fake = model.generator(model.sample_prior(len(rows), seed=training.key(seed, training.TRAIN), step=step))
+        fake = model.generator(
+            model.sample_prior(len(rows), seed=training.key(seed, training.TRAIN), step=step)
+        )
 
-        d_real, d_fake = model.discriminator(shift(torch.cat([real, fake.detach()]), shifts)).view(2, -1)   # logits [B]
-        d_loss = F.softplus(-d_real).mean() + F.softplus(d_fake).mean()            # -log D(x) - log(1 - D(G(z)))
+        d_real, d_fake = model.discriminator(shift(torch.cat([real, fake.detach()]), shifts)).view(
+            2, -1
+        )  # logits [B]
+        d_loss = F.softplus(-d_real).mean() + F.softplus(d_fake).mean()  # -log D(x) - log(1 - D(G(z)))
         self.discriminator_adam.zero_grad()
         d_loss.backward()
         self.discriminator_adam.step()
 
-        model.discriminator.requires_grad_(False)   # the generator's step needs none of its gradients
-        g_loss = F.softplus(-model.discriminator(shift(fake, shifts))).mean()      # -log D(G(z))
+        model.discriminator.requires_grad_(False)  # the generator's step needs none of its gradients
+        g_loss = F.softplus(-model.discriminator(shift(fake, shifts))).mean()  # -log D(G(z))
         self.generator_adam.zero_grad()
         g_loss.backward()
         self.generator_adam.step()
         model.discriminator.requires_grad_(True)
 
         self.history[step % self.steps_per_epoch] = torch.stack(
-            [d_loss, g_loss, torch.sigmoid(d_real).mean(), torch.sigmoid(d_fake).mean()]).detach()
+            [d_loss, g_loss, torch.sigmoid(d_real).mean(), torch.sigmoid(d_fake).mean()]
+        ).detach()
         self.step_number += 1
 
     def check_weights(self, rows):
@@ -171,7 +214,7 @@ class Trainer(training.Steps):
         """The epoch's line of metrics.jsonl, less its seconds. Every so many epochs the draws of samples.gif are kept as
         they are now."""
         if epoch % math.ceil(self.config['epochs'] / FRAMES) == 0:
-            self.model.eval()   # batch normalisation by its running statistics: an image does not depend on the others
+            self.model.eval()  # batch normalisation by its running statistics: an image does not depend on the others
             z = self.model.sample_prior(DRAWS, seed=training.key(self.config['seed'], training.PRIOR))
             self.frames = torch.cat([self.frames, self.model.decode(z).round().byte().cpu()[None]])
             self.model.train()

@@ -1,4 +1,5 @@
 """Grades and samples of a trained model: the course's loss, neighbours, draws from the prior and from a mixture."""
+
 import time
 import warnings
 
@@ -11,10 +12,10 @@ from sklearn.neighbors import KNeighborsClassifier
 import frechet
 import training
 
-GRADE_BATCH = 64   # the course's loss depends on the batch size: figures compare at 64 only
+GRADE_BATCH = 64  # the course's loss depends on the batch size: figures compare at 64 only
 MIXTURE_COMPONENTS = 40
 NEIGHBOURS = 5
-TRAIN_GRADED = 100_000   # training images whose loss is reported: of a million it would take minutes
+TRAIN_GRADED = 100_000  # training images whose loss is reported: of a million it would take minutes
 
 
 def reconstruction_loss(x, x_rec):
@@ -23,7 +24,9 @@ def reconstruction_loss(x, x_rec):
     x, x_rec: images of one shape, 0-255. It falls with the batch size B as 1 / sqrt(B). ValueError: other shapes.
     """
     if x.shape != x_rec.shape:
-        raise ValueError(f'expected images and reconstructions of one shape, got {list(x.shape)} and {list(x_rec.shape)}')
+        raise ValueError(
+            f'expected images and reconstructions of one shape, got {list(x.shape)} and {list(x_rec.shape)}'
+        )
     return torch.linalg.vector_norm(x - x_rec) / x.numel()
 
 
@@ -38,25 +41,29 @@ def evaluate_model(model, test_dl, opt, latents, epochs, device):
         for i, x in test_dl:
             loss = reconstruction_loss(x.to(device), model(latents[i.to(latents.device)]))
             opt.zero_grad()
-            loss.backward(inputs=[latents])   # the decoder stays as it is
+            loss.backward(inputs=[latents])  # the decoder stays as it is
             opt.step()
     with torch.no_grad():
-        losses = [reconstruction_loss(x.to(device), model(latents[i.to(latents.device)])).item() for i, x in test_dl]
+        losses = [
+            reconstruction_loss(x.to(device), model(latents[i.to(latents.device)])).item() for i, x in test_dl
+        ]
     return float(np.mean(losses))
 
 
 def course_loss(model, dataset, latents):
     """reconstruction_loss of latents [N, K] as the course's evaluate_model returns it, at batch size 64."""
-    model.calls = 0   # a variational model samples: the same samples at each grading
+    model.calls = 0  # a variational model samples: the same samples at each grading
     loader = torch.utils.data.DataLoader(dataset, batch_size=GRADE_BATCH)
     return evaluate_model(model, loader, None, latents, epochs=0, device=latents.device)
 
 
 def mean_loss(model, dataset, latents):
     """The same at the posterior means instead of samples."""
+
     class AtMean(torch.nn.Module):
         def forward(self, rows):
             return model.decode(model.mean(rows))
+
     loader = torch.utils.data.DataLoader(dataset, batch_size=GRADE_BATCH)
     return evaluate_model(AtMean(), loader, None, latents, epochs=0, device=latents.device)
 
@@ -69,8 +76,16 @@ def fit_test_latents(model, state, dataset, passes=training.INFER_PASSES):
     if model.encoder:
         return training.encode(model, images, torch.arange(images.n, device=device))
     start = training.start_inference(model, state['warm_start'].to(device), images)
-    return training.infer(model, start, images, state['config'], use=training.INFER, passes=passes,
-                          lr=training.INFER_LR, label='fitting test latents')
+    return training.infer(
+        model,
+        start,
+        images,
+        state['config'],
+        use=training.INFER,
+        passes=passes,
+        lr=training.INFER_LR,
+        label='fitting test latents',
+    )
 
 
 @torch.no_grad()
@@ -84,18 +99,31 @@ def grade(model, state, test):
         latents = fit_test_latents(model, state, test)
     seconds = time.perf_counter() - started
     test_terms = {}
-    if model.dist:   # of a point posterior the ELBO is not a bound on anything
-        reconstruction, kl = training.mean_negative_elbo(model, latents, training.Images(test, latents.device), state['config'],
-                                                         seed=training.key(state['config']['seed'], training.GRADE))
-        test_terms = {'test_negative_elbo': reconstruction + kl, 'test_reconstruction': reconstruction, 'test_kl': kl}
+    if model.dist:  # of a point posterior the ELBO is not a bound on anything
+        reconstruction, kl = training.mean_negative_elbo(
+            model,
+            latents,
+            training.Images(test, latents.device),
+            state['config'],
+            seed=training.key(state['config']['seed'], training.GRADE),
+        )
+        test_terms = {
+            'test_negative_elbo': reconstruction + kl,
+            'test_reconstruction': reconstruction,
+            'test_kl': kl,
+        }
     codes, labels = model.mean(state['latents']).cpu(), state['labels'].cpu()
     neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(codes))).fit(codes, labels)
     same_classes = test.labelled and test.name == state['config']['dataset']
-    return {'dataset': test.name, 'n_test': len(test),
-            'test_loss': course_loss(model, test, latents), 'test_loss_mean': mean_loss(model, test, latents),
-            **test_terms,
-            'knn_accuracy': neighbours.score(model.mean(latents).cpu(), test.y) if same_classes else None,
-            'test_seconds': round(seconds, 1)}, latents
+    return {
+        'dataset': test.name,
+        'n_test': len(test),
+        'test_loss': course_loss(model, test, latents),
+        'test_loss_mean': mean_loss(model, test, latents),
+        **test_terms,
+        'knn_accuracy': neighbours.score(model.mean(latents).cpu(), test.y) if same_classes else None,
+        'test_seconds': round(seconds, 1),
+    }, latents
 
 
 @torch.no_grad()
@@ -109,8 +137,8 @@ def grade_training(model, state, train):
 
 
 AMORTISATION_PASSES = (0, 2, 4, 8, 16, 32)
-AMORTISATION_IMAGES = 1000   # of the test set, at most
-AMORTISATION_DRAWS = 5       # samples of each image that a figure is the mean of
+AMORTISATION_IMAGES = 1000  # of the test set, at most
+AMORTISATION_DRAWS = 5  # samples of each image that a figure is the mean of
 
 
 def amortisation(model, state, test):
@@ -125,16 +153,42 @@ def amortisation(model, state, test):
     rows = torch.arange(min(images.n, AMORTISATION_IMAGES), device=device)
     encoded = training.encode(model, images, rows)
     table = []
-    for start, latents in (('encoder', encoded), ('prior', torch.zeros_like(encoded))):   # all zeros are the prior
+    for start, latents in (
+        ('encoder', encoded),
+        ('prior', torch.zeros_like(encoded)),
+    ):  # all zeros are the prior
         for passes in AMORTISATION_PASSES:
-            fitted = training.infer(model, latents.clone(), images, config, use=training.INFER, passes=passes,
-                                    lr=training.INFER_LR, label=f'fitting from the {start}')
-            terms = [training.mean_negative_elbo(model, fitted, images, config, step=draw,
-                                                 seed=training.key(config['seed'], training.GRADE))
-                     for draw in range(AMORTISATION_DRAWS)]
+            fitted = training.infer(
+                model,
+                latents.clone(),
+                images,
+                config,
+                use=training.INFER,
+                passes=passes,
+                lr=training.INFER_LR,
+                label=f'fitting from the {start}',
+            )
+            terms = [
+                training.mean_negative_elbo(
+                    model,
+                    fitted,
+                    images,
+                    config,
+                    step=draw,
+                    seed=training.key(config['seed'], training.GRADE),
+                )
+                for draw in range(AMORTISATION_DRAWS)
+            ]
             reconstruction, kl = np.mean(terms, 0).tolist()
-            table.append({'passes': passes, 'start': start, 'negative_elbo': reconstruction + kl,
-                          'reconstruction': reconstruction, 'kl': kl})
+            table.append(
+                {
+                    'passes': passes,
+                    'start': start,
+                    'negative_elbo': reconstruction + kl,
+                    'reconstruction': reconstruction,
+                    'kl': kl,
+                }
+            )
     return table
 
 
@@ -158,11 +212,15 @@ def sample_mixture(model, latents, n, seed):
     """n images decoded from a Gaussian mixture fitted to the codes of the posterior means of latents [N, K]."""
     codes = model.code(model.mean(latents)).cpu().double().numpy()
     if len(codes) == 1:
-        codes = codes.repeat(2, 0)   # scikit-learn wants two
-    components = max(1, min(MIXTURE_COMPONENTS, len(codes) // 20))   # 20 codes or more to a component
+        codes = codes.repeat(2, 0)  # scikit-learn wants two
+    components = max(1, min(MIXTURE_COMPONENTS, len(codes) // 20))  # 20 codes or more to a component
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', ConvergenceWarning)   # 50 iterations are enough for samples
-        mixture = GaussianMixture(components, reg_covar=1e-3, max_iter=50, random_state=seed).fit(codes[:20_000])
+        warnings.simplefilter('ignore', ConvergenceWarning)  # 50 iterations are enough for samples
+        mixture = GaussianMixture(components, reg_covar=1e-3, max_iter=50, random_state=seed).fit(
+            codes[:20_000]
+        )
     draws = torch.as_tensor(mixture.sample(n)[0], dtype=torch.float32, device=latents.device)
-    draws = draws[torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(latents.device)]   # they come sorted
+    draws = draws[
+        torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(latents.device)
+    ]  # they come sorted
     return torch.cat([255 * model.render_code(part) for part in draws.split(1000)])

@@ -6,6 +6,7 @@ same model serves the training table and the test table; in an auto-encoder they
 
 Images have a shape, (28, 28) or another height and width for grey ones, (3, 64, 64) for coloured ones.
 """
+
 import math
 
 import torch
@@ -14,8 +15,8 @@ import torch.nn.functional as F
 
 import kernels
 
-SHAPE = (28, 28)   # of Fashion-MNIST's and MNIST's images
-LEAK = 0.01   # gradient that a saturated pixel still lets through
+SHAPE = (28, 28)  # of Fashion-MNIST's and MNIST's images
+LEAK = 0.01  # gradient that a saturated pixel still lets through
 
 
 def channels_first(shape):
@@ -25,8 +26,10 @@ def channels_first(shape):
 
 def expect_shape(shape, expected, decoder):
     if tuple(shape) != expected:
-        raise ValueError(f'expected images of shape {expected} for decoder {decoder}, got {tuple(shape)}; '
-                         f'use --decoder groupnorm')
+        raise ValueError(
+            f'expected images of shape {expected} for decoder {decoder}, got {tuple(shape)}; '
+            f'use --decoder groupnorm'
+        )
 
 
 class GroupNormDecoder(nn.Module):
@@ -36,35 +39,39 @@ class GroupNormDecoder(nn.Module):
     decoded alike, and it keeps random samples in the range that later layers know. Few channels at high resolution
     (8 at 28 x 28) make it fast on a CPU.
     """
+
     lr = 4e-3
 
     def __init__(self, latent_dim, shape):
         super().__init__()
         self.shape, (channels, height, width) = shape, channels_first(shape)
         if height % 4 or width % 4:
-            raise ValueError(f'expected images whose height and width are multiples of 4 for decoder groupnorm, '
-                             f'got {height} x {width}; pad them, or use --decoder mlp')
+            raise ValueError(
+                f'expected images whose height and width are multiples of 4 for decoder groupnorm, '
+                f'got {height} x {width}; pad them, or use --decoder mlp'
+            )
         self.stem = nn.Linear(latent_dim, 512)
         self.grid = nn.Linear(512, height // 4 * width // 4 * 64)
-        self.norms = nn.ModuleList(nn.GroupNorm(c // 8, c) for c in (64, 32, 8))   # groups of 8 channels
+        self.norms = nn.ModuleList(nn.GroupNorm(c // 8, c) for c in (64, 32, 8))  # groups of 8 channels
         self.up14 = nn.ConvTranspose2d(64, 32, 4, stride=2, padding=1)
         self.up28 = nn.ConvTranspose2d(32, 8, 4, stride=2, padding=1)
         self.out = nn.Conv2d(8, channels, 3, padding=1)
         # Channels last: the CPU's convolutions run in this layout, and are faster where they find it.
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, code):                                                       # [B, D]
-        height, width = self.shape[-2:]                                            # 28, 28, say
-        x = self.grid(F.gelu(self.stem(code)))                                     # [B, 3136]
-        x = x.view(-1, height // 4, width // 4, 64).permute(0, 3, 1, 2)            # [B, 64, 7, 7], channels last
-        x = self.up14(F.gelu(self.norms[0](x)))                                    # [B, 32, 14, 14]
-        x = self.up28(F.gelu(self.norms[1](x)))                                    # [B, 8, 28, 28]
-        return self.out(F.gelu(self.norms[2](x))).view(-1, *self.shape)            # [B, 28, 28]
+    def forward(self, code):  # [B, D]
+        height, width = self.shape[-2:]  # 28, 28, say
+        x = self.grid(F.gelu(self.stem(code)))  # [B, 3136]
+        x = x.view(-1, height // 4, width // 4, 64).permute(0, 3, 1, 2)  # [B, 64, 7, 7], channels last
+        x = self.up14(F.gelu(self.norms[0](x)))  # [B, 32, 14, 14]
+        x = self.up28(F.gelu(self.norms[1](x)))  # [B, 8, 28, 28]
+        return self.out(F.gelu(self.norms[2](x))).view(-1, *self.shape)  # [B, 28, 28]
 
 
 class DCGAN4x4Decoder(nn.Module):
     """Document 000's: a linear layer to 512 x 4 x 4 and the upsamplings of DCGAN (Radford et al., 2015) to
     32 x 32, then a 1 x 1 layer whose padding of 2 cuts the image to 28 x 28."""
+
     lr = 1e-3
 
     def __init__(self, latent_dim, shape):
@@ -72,18 +79,24 @@ class DCGAN4x4Decoder(nn.Module):
         expect_shape(shape, SHAPE, 'dcgan4x4')
         self.stem = nn.Linear(latent_dim, 512 * 4 * 4)
         layers = []
-        for c_in, c_out in ((512, 256), (256, 128), (128, 128)):                   # 4 -> 8 -> 16 -> 32
-            layers += [nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(c_out),
-                       nn.ReLU()]
-        self.up = nn.Sequential(*layers, nn.ConvTranspose2d(128, 1, 3, padding=1), nn.ConvTranspose2d(1, 1, 1, padding=2))
+        for c_in, c_out in ((512, 256), (256, 128), (128, 128)):  # 4 -> 8 -> 16 -> 32
+            layers += [
+                nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(c_out),
+                nn.ReLU(),
+            ]
+        self.up = nn.Sequential(
+            *layers, nn.ConvTranspose2d(128, 1, 3, padding=1), nn.ConvTranspose2d(1, 1, 1, padding=2)
+        )
         self.to(memory_format=torch.channels_last)
 
     def forward(self, code):
-        return self.up(self.stem(code).view(-1, 512, 4, 4)).squeeze(1)             # [B, 28, 28]
+        return self.up(self.stem(code).view(-1, 512, 4, 4)).squeeze(1)  # [B, 28, 28]
 
 
 class DCGAN7x7Decoder(nn.Module):
     """Document 001's: a linear layer to 256 x 7 x 7 and two upsamplings to 28 x 28."""
+
     lr = 1e-3
 
     def __init__(self, latent_dim, shape):
@@ -91,17 +104,23 @@ class DCGAN7x7Decoder(nn.Module):
         expect_shape(shape, SHAPE, 'dcgan7x7')
         self.stem = nn.Linear(latent_dim, 256 * 7 * 7)
         self.up = nn.Sequential(
-            nn.ConvTranspose2d(256, 128, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(128), nn.ReLU(),
-            nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(64), nn.ReLU(),
-            nn.ConvTranspose2d(64, 1, 3, padding=1, bias=False))
+            nn.ConvTranspose2d(256, 128, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 4, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(64),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 1, 3, padding=1, bias=False),
+        )
         self.to(memory_format=torch.channels_last)
 
     def forward(self, code):
-        return self.up(F.relu(self.stem(code)).view(-1, 256, 7, 7)).squeeze(1)     # [B, 28, 28]
+        return self.up(F.relu(self.stem(code)).view(-1, 256, 7, 7)).squeeze(1)  # [B, 28, 28]
 
 
 class MLPDecoder(nn.Module):
     """Document 003's for MNIST: three linear layers."""
+
     lr = 1e-3
 
     def __init__(self, latent_dim, shape):
@@ -111,28 +130,35 @@ class MLPDecoder(nn.Module):
         self.rest = nn.Sequential(nn.ReLU(), nn.Linear(256, 512), nn.ReLU(), nn.Linear(512, math.prod(shape)))
 
     def forward(self, code):
-        return self.rest(self.stem(code)).view(-1, *self.shape)                    # [B, *shape]
+        return self.rest(self.stem(code)).view(-1, *self.shape)  # [B, *shape]
 
 
 class Conv6Decoder(nn.Module):
     """Document 004's: 64 features as 16 x 2 x 2, and six transposed convolutions without stride to 28 x 28."""
+
     lr = 2e-3
 
     def __init__(self, latent_dim, shape):
         super().__init__()
         expect_shape(shape, SHAPE, 'conv6')
-        self.stem = nn.Linear(latent_dim, 64)   # the document's latent dimension is 64, and it has no such layer
+        self.stem = nn.Linear(
+            latent_dim, 64
+        )  # the document's latent dimension is 64, and it has no such layer
         layers = []
         for c_in, c_out, kernel in ((16, 13, 9), (13, 10, 7), (10, 7, 5), (7, 4, 5), (4, 2, 3), (2, 1, 3)):
-            layers += [nn.ConvTranspose2d(c_in, c_out, kernel), nn.LeakyReLU(0.01)]   # 2 -> 10, 16, 20, 24, 26, 28
+            layers += [
+                nn.ConvTranspose2d(c_in, c_out, kernel),
+                nn.LeakyReLU(0.01),
+            ]  # 2 -> 10, 16, 20, 24, 26, 28
         self.up = nn.Sequential(*layers[:-1])
 
     def forward(self, code):
-        return self.up(self.stem(code).view(-1, 16, 2, 2)).squeeze(1)              # [B, 28, 28]
+        return self.up(self.stem(code).view(-1, 16, 2, 2)).squeeze(1)  # [B, 28, 28]
 
 
 class Conv64Decoder(nn.Module):
     """Document 003's for Imagenette: a linear layer and four transposed convolutions to 3 x 64 x 64."""
+
     lr = 1e-3
 
     def __init__(self, latent_dim, shape):
@@ -140,25 +166,38 @@ class Conv64Decoder(nn.Module):
         expect_shape(shape, (3, 64, 64), 'conv64')
         self.stem = nn.Linear(latent_dim, 1024)
         self.up = nn.Sequential(
-            nn.ConvTranspose2d(1024, 128, 5, stride=2), nn.ReLU(), nn.ConvTranspose2d(128, 64, 5, stride=2), nn.ReLU(),
-            nn.ConvTranspose2d(64, 32, 6, stride=2), nn.ReLU(), nn.ConvTranspose2d(32, 3, 6, stride=2))   # 1 -> 5, 13, 30, 64
+            nn.ConvTranspose2d(1024, 128, 5, stride=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(128, 64, 5, stride=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(64, 32, 6, stride=2),
+            nn.ReLU(),
+            nn.ConvTranspose2d(32, 3, 6, stride=2),
+        )  # 1 -> 5, 13, 30, 64
 
     def forward(self, code):
-        return self.up(self.stem(code)[:, :, None, None])                          # [B, 3, 64, 64]
+        return self.up(self.stem(code)[:, :, None, None])  # [B, 3, 64, 64]
 
 
 # ----------------------------------------------------------------------------------------------- encoders
+
 
 class MLPEncoder(nn.Module):
     """Document 003's for MNIST: three linear layers."""
 
     def __init__(self, outputs, shape):
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 512), nn.ReLU(), nn.Linear(512, 256), nn.ReLU(),
-                                    nn.Linear(256, outputs))
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(math.prod(shape), 512),
+            nn.ReLU(),
+            nn.Linear(512, 256),
+            nn.ReLU(),
+            nn.Linear(256, outputs),
+        )
 
-    def forward(self, x):                                                          # [B, *shape] in 0-1
-        return self.layers(x)                                                      # [B, K]
+    def forward(self, x):  # [B, *shape] in 0-1
+        return self.layers(x)  # [B, K]
 
 
 class ConvEncoder(nn.Module):
@@ -169,14 +208,23 @@ class ConvEncoder(nn.Module):
         channels, height, width = channels_first(shape)
         self.channels, layers, c_out = channels, [], 32
         while max(height, width) > 4:
-            layers += [nn.Conv2d(channels, c_out, 4, stride=2, padding=1), nn.GroupNorm(c_out // 8, c_out), nn.GELU()]
+            layers += [
+                nn.Conv2d(channels, c_out, 4, stride=2, padding=1),
+                nn.GroupNorm(c_out // 8, c_out),
+                nn.GELU(),
+            ]
             channels, c_out, height, width = c_out, min(2 * c_out, 256), height // 2, width // 2
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels * height * width, 256), nn.GELU(),
-                                    nn.Linear(256, outputs))
+        self.layers = nn.Sequential(
+            *layers,
+            nn.Flatten(),
+            nn.Linear(channels * height * width, 256),
+            nn.GELU(),
+            nn.Linear(256, outputs),
+        )
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
-        return self.layers(x.view(len(x), self.channels, *x.shape[-2:]))           # [B, K]
+        return self.layers(x.view(len(x), self.channels, *x.shape[-2:]))  # [B, K]
 
 
 class LSTMEncoder(nn.Module):
@@ -189,17 +237,19 @@ class LSTMEncoder(nn.Module):
         self.head = nn.Linear(hidden, outputs)
 
     def forward(self, x):
-        rows = x.view(len(x), -1, *x.shape[-2:]).transpose(1, 2).flatten(2)        # [B, H, C * W]
-        _, (state, _) = self.lstm(rows)                                            # [1, B, hidden]
-        return self.head(state[0])                                                 # [B, K]
+        rows = x.view(len(x), -1, *x.shape[-2:]).transpose(1, 2).flatten(2)  # [B, H, C * W]
+        _, (state, _) = self.lstm(rows)  # [1, B, hidden]
+        return self.head(state[0])  # [B, K]
 
 
 # ------------------------------------------------------------------------------- an encoder and its mirror image
 
 # Document 002's auto-encoder: three convolutions of kernel 3, stride 2 and padding 1 (28 -> 14, 7, 4), and two linear
 # layers, the second of which gives the code. The widths are ours.
-ARCHITECTURE = {'convolutions': [{'channels': c, 'kernel': 3, 'stride': 2, 'padding': 1} for c in (32, 64, 128)],
-                'linear': [256]}   # widths of the linear layers before the code's
+ARCHITECTURE = {
+    'convolutions': [{'channels': c, 'kernel': 3, 'stride': 2, 'padding': 1} for c in (32, 64, 128)],
+    'linear': [256],
+}  # widths of the linear layers before the code's
 
 
 def map_sizes(architecture, shape):
@@ -212,9 +262,13 @@ def map_sizes(architecture, shape):
         kernel, stride, padding = layer['kernel'], layer['stride'], layer['padding']
         height, width = sizes[-1][1:]
         if min(height, width) + 2 * padding < kernel:
-            raise ValueError(f'expected images that are large enough for all convolutions of the auto-encoder, got a map of '
-                             f'{height} x {width} for kernel {kernel} and padding {padding} of layer {i + 1}; use --encoder mlp')
-        sizes.append((layer['channels'], *((side + 2 * padding - kernel) // stride + 1 for side in (height, width))))
+            raise ValueError(
+                f'expected images that are large enough for all convolutions of the auto-encoder, got a map of '
+                f'{height} x {width} for kernel {kernel} and padding {padding} of layer {i + 1}; use --encoder mlp'
+            )
+        sizes.append(
+            (layer['channels'], *((side + 2 * padding - kernel) // stride + 1 for side in (height, width)))
+        )
     return sizes
 
 
@@ -234,8 +288,12 @@ class StackEncoder(nn.Module):
         sizes, layers = map_sizes(architecture, shape), []
         self.channels = sizes[0][0]
         for (c_in, *_), (c_out, *_), layer in zip(sizes, sizes[1:], architecture['convolutions']):
-            layers += [nn.Conv2d(c_in, c_out, layer['kernel'], layer['stride'], layer['padding']), group_norm(c_out), nn.GELU(),
-                       nn.Dropout(dropout)]
+            layers += [
+                nn.Conv2d(c_in, c_out, layer['kernel'], layer['stride'], layer['padding']),
+                group_norm(c_out),
+                nn.GELU(),
+                nn.Dropout(dropout),
+            ]
         layers.append(nn.Flatten())
         widths = [math.prod(sizes[-1]), *architecture['linear']]
         for n_in, n_out in zip(widths, widths[1:]):
@@ -244,7 +302,7 @@ class StackEncoder(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x):
-        return self.layers(x.view(len(x), self.channels, *x.shape[-2:]))           # [B, K]
+        return self.layers(x.view(len(x), self.channels, *x.shape[-2:]))  # [B, K]
 
 
 class MirrorDecoder(nn.Module):
@@ -252,6 +310,7 @@ class MirrorDecoder(nn.Module):
 
     A stride maps several sizes to one; the output padding, the remainder of that division, tells which it was.
     """
+
     lr = 4e-3
 
     def __init__(self, latent_dim, shape, architecture=ARCHITECTURE, dropout=0.0):
@@ -263,24 +322,37 @@ class MirrorDecoder(nn.Module):
         for n_in, n_out in zip(widths, widths[1:]):
             layers += [nn.GELU(), nn.Dropout(dropout), nn.Linear(n_in, n_out)]
         self.linear, layers = nn.Sequential(*layers), []
-        for (c_in, *_), (c_out, *target), layer in zip(sizes[:0:-1], sizes[-2::-1], architecture['convolutions'][::-1]):
+        for (c_in, *_), (c_out, *target), layer in zip(
+            sizes[:0:-1], sizes[-2::-1], architecture['convolutions'][::-1]
+        ):
             kernel, stride, padding = layer['kernel'], layer['stride'], layer['padding']
             remainder = [(side + 2 * padding - kernel) % stride for side in target]
-            layers += [group_norm(c_in), nn.GELU(), nn.Dropout(dropout),
-                       nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, output_padding=remainder)]
+            layers += [
+                group_norm(c_in),
+                nn.GELU(),
+                nn.Dropout(dropout),
+                nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, output_padding=remainder),
+            ]
         self.up = nn.Sequential(*layers)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, code):
-        return self.up(self.linear(self.stem(code)).view(-1, *self.map)).view(-1, *self.shape)   # [B, *shape]
+        return self.up(self.linear(self.stem(code)).view(-1, *self.map)).view(-1, *self.shape)  # [B, *shape]
 
 
 # An encoder is a module ENCODER(outputs, shape) that takes images [B, *shape] in 0-1 to their latents [B, K], K = outputs.
 # A decoder is a module DECODER(latent_dim, shape) that takes codes [B, D] to logits [B, *shape], names its first linear
 # layer `stem`, and knows the peak learning rate that suits it, `lr`. ValueError: it cannot make images of that shape.
 # To add one, write it above and enter it here: the command line, the checkpoints and the tests read this table.
-DECODERS = {'groupnorm': GroupNormDecoder, 'dcgan4x4': DCGAN4x4Decoder, 'dcgan7x7': DCGAN7x7Decoder,
-            'conv6': Conv6Decoder, 'mlp': MLPDecoder, 'conv64': Conv64Decoder, 'mirror': MirrorDecoder}
+DECODERS = {
+    'groupnorm': GroupNormDecoder,
+    'dcgan4x4': DCGAN4x4Decoder,
+    'dcgan7x7': DCGAN7x7Decoder,
+    'conv6': Conv6Decoder,
+    'mlp': MLPDecoder,
+    'conv64': Conv64Decoder,
+    'mirror': MirrorDecoder,
+}
 ENCODERS = {'mlp': MLPEncoder, 'conv': ConvEncoder, 'lstm': LSTMEncoder, 'conv3': StackEncoder}
 
 
@@ -296,14 +368,15 @@ class AutoDecoder(nn.Module):
     decoder: a name in DECODERS. shape: of an image. options: for the decoder, where it has any. ValueError: no such
     decoder, or not for that shape.
     """
+
     dist = None
-    params_per_dim = 1   # P
-    bfloat16 = False     # the decoder's arithmetic
+    params_per_dim = 1  # P
+    bfloat16 = False  # the decoder's arithmetic
 
     def __init__(self, latent_dim, decoder='groupnorm', shape=SHAPE, **options):
         super().__init__()
         self.latent_dim, self.shape = latent_dim, tuple(shape)
-        self.encoder = None   # a module in the models that have one
+        self.encoder = None  # a module in the models that have one
         self.decoder = choose(DECODERS, 'decoder', decoder)(latent_dim, self.shape, **options)
         # Added to the logits. Started at the mean training image, it leaves the decoder the differences
         # between images, and no seed starts on the plateau where all images are black.
@@ -364,7 +437,9 @@ class AutoDecoder(nn.Module):
         Returns the latents [M, K] after that change. The decoder's input absorbs it: every image stays what it was.
         """
         shift, scale = reference.mean(0), reference.std(0, correction=0)
-        scale = torch.where(scale > 1e-6, scale, 1.0)   # a latent that is the same for all images stays as it is
+        scale = torch.where(
+            scale > 1e-6, scale, 1.0
+        )  # a latent that is the same for all images stays as it is
         self.absorb(scale, shift)
         return (latents - shift) / scale
 
@@ -375,7 +450,9 @@ class AutoDecoder(nn.Module):
     def sample_prior(self, n, *, seed):
         """n draws of z from the prior, [n, D]. An auto-decoder has none, but once standardised its latents
         have mean 0 and variance 1, so the normal distribution stands in."""
-        return kernels.sample_prior(self.dist or 'gaussian', (n, self.latent_dim), seed=seed, device=self.pixel_bias.device)
+        return kernels.sample_prior(
+            self.dist or 'gaussian', (n, self.latent_dim), seed=seed, device=self.pixel_bias.device
+        )
 
     def forward(self, latents):
         return self.decode(self.mean(latents))
@@ -420,6 +497,7 @@ class VariationalAutoDecoder(AutoDecoder):
 
 # ------------------------------------------------------------------------------------- models with an encoder
 
+
 class Standardise(nn.BatchNorm1d):
     """Codes [B, D] of mean 0 and variance 1, so that draws of N(0, 1) resemble them: batch normalisation without weights.
     A batch of one image, which the last of an epoch may be, has no variance, and takes the running one."""
@@ -441,8 +519,9 @@ class AutoEncoder(AutoDecoder):
 
     def __init__(self, encoder, latent_dim, decoder='groupnorm', shape=SHAPE, **options):
         super().__init__(latent_dim, decoder, shape, **options)
-        self.encoder = nn.Sequential(choose(ENCODERS, 'encoder', encoder)(latent_dim, self.shape, **options),
-                                     Standardise(latent_dim))
+        self.encoder = nn.Sequential(
+            choose(ENCODERS, 'encoder', encoder)(latent_dim, self.shape, **options), Standardise(latent_dim)
+        )
 
 
 class VariationalAutoEncoder(VariationalAutoDecoder):

@@ -3,6 +3,7 @@
 Each process owns a share of the images, and their rows of the table of latents. All draw the same order of images; of each
 batch a process takes the images that it owns. The decoder is everybody's: DistributedDataParallel averages its gradient.
 """
+
 import os
 import shutil
 import sys
@@ -30,7 +31,7 @@ def start(device):
     """Meet the other processes. device: this process's."""
     if expected() > 1 and not dist.is_initialized():
         if device.type == 'cuda':
-            torch.cuda.set_device(device)   # NCCL's choice, else the first one for all
+            torch.cuda.set_device(device)  # NCCL's choice, else the first one for all
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
 
 
@@ -44,10 +45,14 @@ def leave():
 
 def share(n):
     """The images of this process, a slice of all n: the first process has the first ones. UserError: a process has none."""
-    size = -(-n // count())                       # as torch.chunk and so DTensor divide a tensor
+    size = -(-n // count())  # as torch.chunk and so DTensor divide a tensor
     if size * (count() - 1) >= n:
-        fail(utils.UserError(f'expected images for each of {count()} processes, in shares of {size}, got {n} images; start fewer '
-                             f'processes, or use a larger --n-train'))
+        fail(
+            utils.UserError(
+                f'expected images for each of {count()} processes, in shares of {size}, got {n} images; start fewer '
+                f'processes, or use a larger --n-train'
+            )
+        )
     return slice(rank() * size, min(n, (rank() + 1) * size))
 
 
@@ -113,6 +118,7 @@ def fail(error):
 
 # ------------------------------------------------------------------------------------------- checkpoints
 
+
 def save(path, state, n):
     """Write a checkpoint of all processes to path. What differs between them, the tensors state['shares'], each [C, m, ...] of
     [C, n, ...], goes to a folder beside it, which only the new state makes valid: a crash in between leaves the old one.
@@ -120,7 +126,8 @@ def save(path, state, n):
     UserError: the disk is full, or another reason that it cannot be written.
     """
     if count() > 1:
-        import shards   # here: what it needs of PyTorch takes two seconds to import
+        import shards  # here: what it needs of PyTorch takes two seconds to import
+
         folder = path.with_name(f'shares-{state["step"]}')
         try:
             shards.write(folder, state['shares'], n)
@@ -137,17 +144,26 @@ def load(path, saved, shares, images):
     their folder, whatever the number of processes that wrote it. UserError: they cannot be read, or are of another size."""
     if isinstance(saved, str):
         import shards
+
         try:
             parts = shards.read(path.with_name(saved), shares, images.total)
         except shards.Failed as error:
-            fail(utils.UserError(f'expected the latents of {images.total} images in {path.with_name(saved)}, got: {error}; delete the '
-                                 f'run and train again'))
+            fail(
+                utils.UserError(
+                    f'expected the latents of {images.total} images in {path.with_name(saved)}, got: {error}; delete the '
+                    f'run and train again'
+                )
+            )
     else:
-        parts = {name: saved[name][:, images.first:images.first + images.n] for name in shares}
+        parts = {name: saved[name][:, images.first : images.first + images.n] for name in shares}
     for name, x in shares.items():
         if parts[name].shape != x.shape:
-            fail(utils.UserError(f'expected the latents of {images.total} images in {path}, got {name} of shape '
-                                 f'{list(parts[name].shape)} instead of {list(x.shape)}; delete the run and train again'))
+            fail(
+                utils.UserError(
+                    f'expected the latents of {images.total} images in {path}, got {name} of shape '
+                    f'{list(parts[name].shape)} instead of {list(x.shape)}; delete the run and train again'
+                )
+            )
         x.copy_(parts[name])
 
 

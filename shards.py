@@ -1,4 +1,5 @@
 """Tensors of which each process has a part, written to a folder by all together, and read by as many or fewer or more."""
+
 import warnings
 
 import torch
@@ -21,6 +22,7 @@ def distribute(parts, n):
         shape = torch.Size((x.shape[0], n, *x.shape[2:]))
         stride = torch.empty(shape, device='meta').stride()
         return DTensor.from_local(x.cpu().contiguous(), mesh, [Shard(1)], shape=shape, stride=stride)
+
     return {name: whole(x) for name, x in parts.items()}
 
 
@@ -43,9 +45,9 @@ def read(folder, parts, n):
 def attempt(work, state, folder):
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')   # one process alone is what is meant
+            warnings.simplefilter('ignore')  # one process alone is what is meant
             work(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
-        while isinstance(error, CheckpointException):   # a wrapper of what happened in each process
+        while isinstance(error, CheckpointException):  # a wrapper of what happened in each process
             error = next(iter(error.failures.values()))[0]
         raise Failed((str(error).splitlines() or [type(error).__name__])[0]) from None

@@ -1,7 +1,8 @@
 """Train a generative adversarial network: a generator of images, and a discriminator that tells them from real ones.
 
-    python train_gan.py --model linear --dataset mnist --n-train all
+python train_gan.py --model linear --dataset mnist --n-train all
 """
+
 from pathlib import Path
 
 import commands
@@ -13,11 +14,19 @@ import utils
 
 
 def flags():
-    parser = commands.Parser('Train a generative adversarial network (GAN), grade its samples and draw its pictures.')
-    parser.add_argument('--model', choices=list(gan.MODELS), default='dcgan',
-                        help='both networks; linear is that of document 003, of two linear layers each')
+    parser = commands.Parser(
+        'Train a generative adversarial network (GAN), grade its samples and draw its pictures.'
+    )
+    parser.add_argument(
+        '--model',
+        choices=list(gan.MODELS),
+        default='dcgan',
+        help='both networks; linear is that of document 003, of two linear layers each',
+    )
     commands.add_run_flags(parser, latent_dim=64, epochs=50, batch_size=32, default_folder='runs/gan-<model>')
-    parser.add_argument('--lr', type=commands.positive_float, default=1e-3, help='peak learning rate of both players')
+    parser.add_argument(
+        '--lr', type=commands.positive_float, default=1e-3, help='peak learning rate of both players'
+    )
     return parser
 
 
@@ -34,8 +43,11 @@ def main():
             seconds = sum(m['seconds'] for m in training.read_metrics(run.folder))
         else:
             state, seconds = gan.fit(model, run.train_set, run.config, run.folder, resume=run.state)
-        results = {**grading.grade_samples(model, run.config, run.train_set, run.test_set), 'train_seconds': round(seconds, 1),
-                   'parameters': sum(p.numel() for p in model.parameters())}
+        results = {
+            **grading.grade_samples(model, run.config, run.train_set, run.test_set),
+            'train_seconds': round(seconds, 1),
+            'parameters': sum(p.numel() for p in model.parameters()),
+        }
         pictures.draw_gan(run.folder, model, state)
         pictures.save_gan_losses(training.read_metrics(run.folder), run.folder / 'loss.png')
     commands.close_run(run, results)

@@ -2,6 +2,7 @@
 
 The space is that of document 002. A configuration is judged by the loss of held-out training images, never by test images.
 """
+
 import argparse
 import json
 import shutil
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 
 import optuna
-import sqlalchemy.exc   # of Optuna's storage
+import sqlalchemy.exc  # of Optuna's storage
 import torch
 
 import commands
@@ -22,16 +23,26 @@ def suggest(trial):
     convolutions = []
     for j in range(1, trial.suggest_int('convolutions', 2, 4) + 1):
         kernel = trial.suggest_int(f'kernel{j}', 2, 6)
-        convolutions.append({'channels': trial.suggest_int(f'channels{j}', 4, 4 * 2 ** j), 'kernel': kernel,
-                             'stride': trial.suggest_int(f'stride{j}', 1, 4),
-                             'padding': trial.suggest_int(f'padding{j}', 0, kernel // 2)})
-    linear = [trial.suggest_int(f'linear{j}', 8, 512 // 2 ** j) for j in range(1, trial.suggest_int('linears', 1, 3) + 1)]
-    return {'architecture': {'convolutions': convolutions, 'linear': linear},
-            'latent_dim': trial.suggest_int('latent_dim', 1, 16),
-            'lr': trial.suggest_float('lr', 1e-5, 1e-1, log=True),
-            'weight_decay': trial.suggest_float('weight_decay', 1e-7, 1e-1, log=True),
-            'batch_size': trial.suggest_int('batch_size', 64, 512),
-            'patience': trial.suggest_int('patience', 1, 10)}
+        convolutions.append(
+            {
+                'channels': trial.suggest_int(f'channels{j}', 4, 4 * 2**j),
+                'kernel': kernel,
+                'stride': trial.suggest_int(f'stride{j}', 1, 4),
+                'padding': trial.suggest_int(f'padding{j}', 0, kernel // 2),
+            }
+        )
+    linear = [
+        trial.suggest_int(f'linear{j}', 8, 512 // 2**j)
+        for j in range(1, trial.suggest_int('linears', 1, 3) + 1)
+    ]
+    return {
+        'architecture': {'convolutions': convolutions, 'linear': linear},
+        'latent_dim': trial.suggest_int('latent_dim', 1, 16),
+        'lr': trial.suggest_float('lr', 1e-5, 1e-1, log=True),
+        'weight_decay': trial.suggest_float('weight_decay', 1e-7, 1e-1, log=True),
+        'batch_size': trial.suggest_int('batch_size', 64, 512),
+        'patience': trial.suggest_int('patience', 1, 10),
+    }
 
 
 def held_out_loss(config, train_set, folder, device):
@@ -41,7 +52,7 @@ def held_out_loss(config, train_set, folder, device):
     """
     torch.manual_seed(config['seed'])
     model = commands.build_model(config).to(device)
-    shutil.rmtree(folder, ignore_errors=True)   # of a trial that was interrupted
+    shutil.rmtree(folder, ignore_errors=True)  # of a trial that was interrupted
     folder.mkdir()
     part, held_out = training.hold_out(train_set)
     try:
@@ -55,12 +66,16 @@ def open_study(folder, config):
     """The study in folder, of trials that have config in common. UserError: of others, or not a study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
-        study = optuna.create_study(storage=f'sqlite:///{folder / "study.db"}', study_name='tune', load_if_exists=True)
+        study = optuna.create_study(
+            storage=f'sqlite:///{folder / "study.db"}', study_name='tune', load_if_exists=True
+        )
         commands.check_same_config({'config': study.user_attrs.get('config', config)}, config, folder)
         study.set_user_attr('config', config)
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
-        raise utils.UserError(f'expected a study of Optuna in {folder / "study.db"}, got: {reason}; delete the file') from None
+        raise utils.UserError(
+            f'expected a study of Optuna in {folder / "study.db"}, got: {reason}; delete the file'
+        ) from None
     return study
 
 
@@ -74,12 +89,22 @@ def run(args, config):
     `best`. config: entries of the runs' configuration besides the flags."""
     given = vars(args)
     folder, device = given.get('run_dir', Path('runs/ae-tune')), utils.pick_device(given.get('device'))
-    train_set, test_set, _ = utils.load_data(given.get('data_path', 'dataset'), given.get('dataset'), given.get('n_train'),
-                                             given.get('n_test'))
-    commands.choose_collection(folder, 'study.db*', 'best', 'best.new', 'best.replaced', 'best.json', 'best.json.tmp', 'trial')
-    config = {'system': 'ae', 'dist': None, 'dataset': train_set.name, 'train_checksum': train_set.checksum(),
-              'test_checksum': test_set.checksum(), 'shape': list(train_set.X.shape[1:]), **config,
-              **{name: given[name] for name in ('encoder', 'decoder', 'epochs', 'beta', 'obs_std', 'seed')}}
+    train_set, test_set, _ = utils.load_data(
+        given.get('data_path', 'dataset'), given.get('dataset'), given.get('n_train'), given.get('n_test')
+    )
+    commands.choose_collection(
+        folder, 'study.db*', 'best', 'best.new', 'best.replaced', 'best.json', 'best.json.tmp', 'trial'
+    )
+    config = {
+        'system': 'ae',
+        'dist': None,
+        'dataset': train_set.name,
+        'train_checksum': train_set.checksum(),
+        'test_checksum': test_set.checksum(),
+        'shape': list(train_set.X.shape[1:]),
+        **config,
+        **{name: given[name] for name in ('encoder', 'decoder', 'epochs', 'beta', 'obs_std', 'seed')},
+    }
     searched = ('architecture', 'weight_decay', 'patience')
     config = {name: value for name, value in config.items() if name not in searched}
     study = open_study(folder, config)
@@ -89,7 +114,9 @@ def run(args, config):
     try:
         while len(finished(study)) < args.tune:
             # A seed for each trial: a study that goes on proposes what the undisturbed one would have.
-            study.sampler = optuna.samplers.TPESampler(seed=training.fold(args.seed << 20 | len(finished(study))))
+            study.sampler = optuna.samplers.TPESampler(
+                seed=training.fold(args.seed << 20 | len(finished(study)))
+            )
             trial = study.ask()
             chosen = suggest(trial)
             trial.set_user_attr('config', chosen)
@@ -103,10 +130,15 @@ def run(args, config):
                 trial = study.tell(trial, loss)
             print_trial(trial)
     except KeyboardInterrupt:
-        print(f'\ninterrupted; {len(finished(study))} trials are saved. Go on with the same command', file=sys.stderr)
+        print(
+            f'\ninterrupted; {len(finished(study))} trials are saved. Go on with the same command',
+            file=sys.stderr,
+        )
         sys.exit(130)
     best = best_trial(study)
-    utils.write_json(folder / 'best.json', {'trial': best.number, 'held_out_loss': best.value, **best.user_attrs['config']})
+    utils.write_json(
+        folder / 'best.json', {'trial': best.number, 'held_out_loss': best.value, **best.user_attrs['config']}
+    )
     run_again(args, config, folder / 'best', best)
 
 
@@ -114,8 +146,10 @@ def print_trial(trial):
     if trial.state.name == 'PRUNED':
         print(f'{trial.number:5d}  {"-":>13s}  {"-":>7s}  {trial.user_attrs["reason"]}')
     else:
-        print(f'{trial.number:5d}  {trial.value:13.2f}  {trial.user_attrs["seconds"]:7.1f}  '
-              f'{json.dumps(trial.user_attrs["config"])}')
+        print(
+            f'{trial.number:5d}  {trial.value:13.2f}  {trial.user_attrs["seconds"]:7.1f}  '
+            f'{json.dumps(trial.user_attrs["config"])}'
+        )
 
 
 def best_trial(study):
@@ -123,8 +157,10 @@ def best_trial(study):
     try:
         return study.best_trial
     except ValueError:
-        raise utils.UserError(f'expected a configuration that can be trained, got none in {len(study.trials)} trials; go on '
-                              f'with a larger --tune') from None
+        raise utils.UserError(
+            f'expected a configuration that can be trained, got none in {len(study.trials)} trials; go on '
+            f'with a larger --tune'
+        ) from None
 
 
 def run_again(args, config, run_dir, best):
@@ -139,7 +175,14 @@ def run_again(args, config, run_dir, best):
     resume = begun.exists() and utils.read_json(begun).get('trial') == best.number
     chosen = best.user_attrs['config']
     flags = {name: chosen[name] for name in ('latent_dim', 'lr', 'batch_size')}
-    entries = {name: value for name, value in {**config, **chosen}.items() if name in (
-        'architecture', 'dropout', 'prune', 'weight_decay', 'patience', 'min_delta')}
-    commands.train('ae', argparse.Namespace(**{**vars(args), **flags, 'run_dir': run_dir, 'resume': resume}),
-                   trial=best.number, **entries)
+    entries = {
+        name: value
+        for name, value in {**config, **chosen}.items()
+        if name in ('architecture', 'dropout', 'prune', 'weight_decay', 'patience', 'min_delta')
+    }
+    commands.train(
+        'ae',
+        argparse.Namespace(**{**vars(args), **flags, 'run_dir': run_dir, 'resume': resume}),
+        trial=best.number,
+        **entries,
+    )

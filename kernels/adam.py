@@ -11,6 +11,7 @@ number of gradients that went in. A row seen for the first time is corrected for
 A dense Adam, torch.optim.Adam, would read and write the whole table in every step, and move every row that it has seen
 before, by the stale momentum of gradients that belonged to other steps.
 """
+
 import math
 
 import torch
@@ -19,8 +20,8 @@ from kernels import sampling
 from kernels.elementary import exp, expm1, tl, triton
 from kernels.sampling import check_numbers, check_range
 
-WARPS = 2    # a program, 64 lanes (128 on AMD)
-TILE = 512   # elements a program: 8 (or 4) a lane, at least 16 bytes of each tensor; few, for many programs
+WARPS = 2  # a program, 64 lanes (128 on AMD)
+TILE = 512  # elements a program: 8 (or 4) a lane, at least 16 bytes of each tensor; few, for many programs
 
 
 # -------------------------------------------------------------------------------------------- the kernel
@@ -29,21 +30,32 @@ if triton:
     # Numbers of any value, and arrays wherever they start: no kernel of its own for 1, multiples of 16, or a slice.
     @triton.jit(do_not_specialize=['N', 'B'], do_not_specialize_on_alignment=['count', 'rows', 'lr_tensor'])
     def row_adam_kernel(
-            table, m, v,                       # [N, K], in and out
-            count,                             # int64 [N], in and out
-            rows,                              # int64 [B]
-            gradient,                          # [B, K]
-            lr: tl.float64, lr_tensor,         # a number; a pointer to one, or None
-            N, B, K: tl.constexpr,
-            BETA1: tl.constexpr, BETA2: tl.constexpr, LOG_BETA1: tl.constexpr, LOG_BETA2: tl.constexpr, EPS: tl.constexpr,
-            COMPUTE: tl.constexpr,             # type of all arithmetic: that of the table
-            ROWS: tl.constexpr, BLOCK: tl.constexpr):
+        table,
+        m,
+        v,  # [N, K], in and out
+        count,  # int64 [N], in and out
+        rows,  # int64 [B]
+        gradient,  # [B, K]
+        lr: tl.float64,
+        lr_tensor,  # a number; a pointer to one, or None
+        N,
+        B,
+        K: tl.constexpr,
+        BETA1: tl.constexpr,
+        BETA2: tl.constexpr,
+        LOG_BETA1: tl.constexpr,
+        LOG_BETA2: tl.constexpr,
+        EPS: tl.constexpr,
+        COMPUTE: tl.constexpr,  # type of all arithmetic: that of the table
+        ROWS: tl.constexpr,
+        BLOCK: tl.constexpr,
+    ):
         """A program owns ROWS whole rows and takes them BLOCK columns at a time, so that nobody else looks at their counts."""
-        i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)                  # 64 bits: tables beyond 2^31 elements
+        i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)  # 64 bits: tables beyond 2^31 elements
         row = tl.load(rows + i, mask=i < B, other=-1)
         valid = (row >= 0) & (row < N)
         # Read and incremented in one: after a plain load and store a slow warp could read what a fast one has written.
-        n = (tl.atomic_add(count + row, 1, mask=valid, sem='relaxed') + 1).to(COMPUTE)[:, None]                 # [ROWS, 1]
+        n = (tl.atomic_add(count + row, 1, mask=valid, sem='relaxed') + 1).to(COMPUTE)[:, None]  # [ROWS, 1]
         # 1 - beta^n = -(exp(n log beta) - 1). The power itself is near 1 for small n: the difference would lose its digits.
         x1, x2 = n * LOG_BETA1, n * LOG_BETA2
         correction1, correction2 = -expm1(x1, exp(x1)), -expm1(x2, exp(x2))
@@ -55,7 +67,7 @@ if triton:
             inside = valid[:, None] & (k < K)[None, :]
             at = (row * K)[:, None] + k[None, :]
             g = tl.load(gradient + (i * K)[:, None] + k[None, :], mask=inside)
-            theta = tl.load(table + at, mask=inside)   # before the stores, which it would have to wait for
+            theta = tl.load(table + at, mask=inside)  # before the stores, which it would have to wait for
             m_new = BETA1 * tl.load(m + at, mask=inside) + (1 - BETA1) * g
             v_new = BETA2 * tl.load(v + at, mask=inside) + (1 - BETA2) * (g * g)
             # lr m_hat / (sqrt(v_hat) + eps), with the corrections of m_hat and v_hat taken out of the loop
@@ -77,38 +89,69 @@ def log(beta):
 
 def launch(table, m, v, count, rows, gradient, lr, beta1, beta2, eps):
     """Run the kernel over the batch, as one grid of programs. Arguments as `check` returns them."""
-    if not len(rows):   # a grid of no programs is an error
+    if not len(rows):  # a grid of no programs is an error
         return
     n, k = table.shape
     tile_rows, block = tile(k)
     lr, lr_tensor = (0.0, lr) if torch.is_tensor(lr) else (float(lr), None)
-    with torch.cuda.device_of(table):   # Triton launches on the current GPU; on a CPU this does nothing
+    with torch.cuda.device_of(table):  # Triton launches on the current GPU; on a CPU this does nothing
         row_adam_kernel[(triton.cdiv(len(rows), tile_rows),)](
-            table, m, v, count, rows.contiguous(), gradient.contiguous(), lr, lr_tensor, n, len(rows), K=k,
-            BETA1=beta1, BETA2=beta2, LOG_BETA1=log(beta1), LOG_BETA2=log(beta2), EPS=eps,
-            COMPUTE=tl.float64 if table.dtype == torch.float64 else tl.float32, ROWS=tile_rows, BLOCK=block, num_warps=WARPS)
-    torch.autograd.graph.increment_version(table)   # as after PyTorch's own: a graph that needs the old values says so
+            table,
+            m,
+            v,
+            count,
+            rows.contiguous(),
+            gradient.contiguous(),
+            lr,
+            lr_tensor,
+            n,
+            len(rows),
+            K=k,
+            BETA1=beta1,
+            BETA2=beta2,
+            LOG_BETA1=log(beta1),
+            LOG_BETA2=log(beta2),
+            EPS=eps,
+            COMPUTE=tl.float64 if table.dtype == torch.float64 else tl.float32,
+            ROWS=tile_rows,
+            BLOCK=block,
+            num_warps=WARPS,
+        )
+    torch.autograd.graph.increment_version(
+        table
+    )  # as after PyTorch's own: a graph that needs the old values says so
 
 
 # ---------------------------------------------------------------------------------------------- the twin
 
+
 @torch.no_grad()
 def twin(table, m, v, count, rows, gradient, lr, beta1, beta2, eps):
     count[rows] += 1
-    n = count[rows].to(table.dtype)[:, None]                                       # [B, 1]
+    n = count[rows].to(table.dtype)[:, None]  # [B, 1]
     m_new = m[rows].lerp(gradient, 1 - beta1)
     v_new = v[rows].lerp(gradient * gradient, 1 - beta2)
     m[rows], v[rows] = m_new, v_new
-    m_hat, v_hat = m_new / (1 - beta1 ** n), v_new / (1 - beta2 ** n)
+    m_hat, v_hat = m_new / (1 - beta1**n), v_new / (1 - beta2**n)
     table[rows] -= lr * m_hat / (v_hat.sqrt() + eps)
 
 
 # ---------------------------------------------------------------------------------------------- checks
 
+
 def check_tensor(name, value, dtype, shape, device):
     """ValueError unless `value` is a tensor of this type and shape on `device`."""
-    if not torch.is_tensor(value) or value.dtype != dtype or list(value.shape) != shape or value.device != device:
-        got = f'{value.dtype} {list(value.shape)} on {value.device}' if torch.is_tensor(value) else type(value).__name__
+    if (
+        not torch.is_tensor(value)
+        or value.dtype != dtype
+        or list(value.shape) != shape
+        or value.device != device
+    ):
+        got = (
+            f'{value.dtype} {list(value.shape)} on {value.device}'
+            if torch.is_tensor(value)
+            else type(value).__name__
+        )
         raise ValueError(f'expected {name} to be {dtype} {shape} on {device}, got {got}')
 
 
@@ -121,15 +164,22 @@ def check(table, m, v, count, rows, gradient, lr, beta1, beta2, eps):
     check_tensor('m', m, dtype, [n, k], device)
     check_tensor('v', v, dtype, [n, k], device)
     check_tensor('count', count, torch.int64, [n], device)
-    for name, value in (('table', table), ('m', m), ('v', v), ('count', count)):   # in place, so a copy would not do
+    for name, value in (
+        ('table', table),
+        ('m', m),
+        ('v', v),
+        ('count', count),
+    ):  # in place, so a copy would not do
         if not value.is_contiguous():
             raise ValueError(f'expected {name} to be contiguous, got strides {value.stride()}')
     check_numbers('rows', rows, None, device)
     check_tensor('gradient', gradient, dtype, [len(rows), k], device)
     if torch.is_tensor(lr):
         if lr.dim() or not lr.is_floating_point() or lr.device != device:
-            raise ValueError(f'expected lr to be a number or a 0-d floating-point tensor on {device}, '
-                             f'got {lr.dtype} {list(lr.shape)} on {lr.device}')
+            raise ValueError(
+                f'expected lr to be a number or a 0-d floating-point tensor on {device}, '
+                f'got {lr.dtype} {list(lr.shape)} on {lr.device}'
+            )
     elif isinstance(lr, bool) or not isinstance(lr, (int, float)):
         raise ValueError(f'expected lr to be a number or a 0-d floating-point tensor, got {lr!r}')
     for name, beta in (('beta1', beta1), ('beta2', beta2)):
@@ -142,6 +192,7 @@ def check(table, m, v, count, rows, gradient, lr, beta1, beta2, eps):
 
 
 # -------------------------------------------------------------------------------------- what callers use
+
 
 def row_adam_(table, m, v, count, rows, gradient, *, lr, beta1=0.9, beta2=0.999, eps=1e-8):
     """One step of Adam (Kingma and Ba, 2015) for some rows of a table, in place.
@@ -175,6 +226,8 @@ def row_adam_triton_(table, m, v, count, rows, gradient, *, lr, beta1=0.9, beta2
     if not triton:
         raise RuntimeError(f'expected triton, got "{sampling.no_triton}"; kernels.row_adam_ runs without it')
     if table.device.type == 'cpu' and not sampling.fused.INTERPRETED:
-        raise RuntimeError('expected table on a GPU, got it on the CPU; there, set TRITON_INTERPRET=1 before the '
-                           'program starts, or use kernels.row_adam_')
+        raise RuntimeError(
+            'expected table on a GPU, got it on the CPU; there, set TRITON_INTERPRET=1 before the '
+            'program starts, or use kernels.row_adam_'
+        )
     launch(*arguments)

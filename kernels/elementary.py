@@ -6,11 +6,13 @@ the text; a float64 tensor takes more terms of a series.
 
 Where triton cannot be imported, `jit` leaves the functions as they are, and nobody calls them.
 """
+
 import math
 
 try:
     import triton
     import triton.language as tl
+
     jit, constexpr = triton.jit, tl.constexpr
 except ImportError:
     triton = tl = None
@@ -21,17 +23,31 @@ except ImportError:
     def constexpr(value):
         return value
 
+
 INVERSE_FACTORIALS = constexpr(tuple(1 / math.factorial(k) for k in range(21)))
 # Polynomial of degree 7 through the Chebyshev nodes of [-1/3, 1/3] for (log(1 + t) - t) / t^2. With it, log(1 + t) has
 # a relative error below 1.2e-7, rounding included, also where log is nearly 0.
-LOG_COEFFICIENTS = constexpr((-0.49999985561484706, 0.33333320168349617, -0.25004146193660076, 0.20003780322455603,
-                              -0.16483017533211697, 0.1411830990265524, -0.15040763723064413, 0.13425749011418575))
+LOG_COEFFICIENTS = constexpr(
+    (
+        -0.49999985561484706,
+        0.33333320168349617,
+        -0.25004146193660076,
+        0.20003780322455603,
+        -0.16483017533211697,
+        0.1411830990265524,
+        -0.15040763723064413,
+        0.13425749011418575,
+    )
+)
 
 
 @jit
 def series(y, first, stride, terms):
     """The sum of y^i / (first + stride * i)! for i = 0 ... terms - 1, by Horner's rule."""
-    total = y * INVERSE_FACTORIALS[first + stride * (terms - 1)] + INVERSE_FACTORIALS[first + stride * (terms - 2)]
+    total = (
+        y * INVERSE_FACTORIALS[first + stride * (terms - 1)]
+        + INVERSE_FACTORIALS[first + stride * (terms - 2)]
+    )
     for i in tl.static_range(2, terms):
         total = total * y + INVERSE_FACTORIALS[first + stride * (terms - 1 - i)]
     return total
@@ -43,7 +59,7 @@ def exp(x):
     if x.dtype == tl.float64:
         y = tl.exp(x)
     else:
-        y = tl.exp2(x * 1.4426950408889634)                                        # log2(e)
+        y = tl.exp2(x * 1.4426950408889634)  # log2(e)
     return y
 
 
@@ -54,12 +70,12 @@ def log(u):
         y = tl.log(u)
     else:
         bits = u.to(tl.int32, bitcast=True)
-        k = (bits - 0x3F2AAAAB) & -0x800000   # 2^23 k: the exponent's field after dividing by 2/3
+        k = (bits - 0x3F2AAAAB) & -0x800000  # 2^23 k: the exponent's field after dividing by 2/3
         t = (bits - k).to(tl.float32, bitcast=True) - 1.0
         p = t * LOG_COEFFICIENTS[7] + LOG_COEFFICIENTS[6]
         for i in tl.static_range(2, 8):
             p = p * t + LOG_COEFFICIENTS[7 - i]
-        y = k.to(tl.float32) * (0.6931471805599453 * 2.0 ** -23) + (p * (t * t) + t)
+        y = k.to(tl.float32) * (0.6931471805599453 * 2.0**-23) + (p * (t * t) + t)
     return y
 
 
@@ -70,9 +86,9 @@ def cos_sin(word, dtype):
     The nearest multiple of a quarter turn is in the word's bits; what is left is within an eighth of a turn.
     """
     w = (word >> 9) + (1 << 20)
-    quarter = w >> 21                                                              # 0 ... 4
-    rest = ((w & 0x1FFFFF).to(dtype) + 0.5) * 2.0 ** -21 - 0.5                     # quarter turns, in (-1/2, 1/2)
-    angle = rest * 1.5707963267948966                                             # pi / 2
+    quarter = w >> 21  # 0 ... 4
+    rest = ((w & 0x1FFFFF).to(dtype) + 0.5) * 2.0**-21 - 0.5  # quarter turns, in (-1/2, 1/2)
+    angle = rest * 1.5707963267948966  # pi / 2
     y = -angle * angle
     terms: tl.constexpr = 10 if dtype == tl.float64 else 5
     s, c = angle * series(y, 1, 2, terms), series(y, 0, 2, terms)

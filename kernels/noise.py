@@ -10,6 +10,7 @@ of processes, or how often the generator was called before.
 In NumPy, which has the unsigned integers that PyTorch lacks, and beside it in Triton. Between a decoder's large operations
 the caches hold other things, and the first call of each small function costs more than its work does: hence few of them.
 """
+
 from functools import lru_cache
 
 import numpy as np
@@ -17,15 +18,17 @@ import torch
 
 from kernels.elementary import jit, tl
 
-MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)   # for counter words 0 and 2
-WEYL = np.array([0x9E3779B9, 0xBB67AE85], np.uint64)   # what a round adds to the key: the golden ratio, sqrt(3) - 1
-HALF, LOWER = np.uint64(32), np.uint64(2 ** 32 - 1)   # of 64 bits
+MULTIPLIERS = np.array([0xD2511F53, 0xCD9E8D57], np.uint64)  # for counter words 0 and 2
+WEYL = np.array(
+    [0x9E3779B9, 0xBB67AE85], np.uint64
+)  # what a round adds to the key: the golden ratio, sqrt(3) - 1
+HALF, LOWER = np.uint64(32), np.uint64(2**32 - 1)  # of 64 bits
 
 
-@lru_cache(1)   # a program has one seed
+@lru_cache(1)  # a program has one seed
 def round_keys(seed):
     """[10, 2] uint64, the keys of the rounds in the upper 32 bits."""
-    key = np.array([seed % 2 ** 32, seed >> 32], np.uint64)
+    key = np.array([seed % 2**32, seed >> 32], np.uint64)
     return (key + np.arange(10, dtype=np.uint64)[:, None] * WEYL) << HALF
 
 
@@ -38,18 +41,18 @@ def philox_4x32(seed, c0, c1, c2, c3):
     c0, c1, c2, c3 = (np.asarray(c).astype(np.uint64) & LOWER for c in (c0, c1, c2, c3))
     # Words 0 and 1 as one 64-bit number, words 2 and 3 as another.
     first, second = c0 << HALF | c1, c2 << HALF | c3
-    state = np.empty((2, *np.broadcast(first, second).shape), np.uint64)           # [2, ...]
+    state = np.empty((2, *np.broadcast(first, second).shape), np.uint64)  # [2, ...]
     state[0], state[1] = first, second
-    pair = (2,) + (1,) * (state.ndim - 1)                                         # to broadcast what each of the two has
+    pair = (2,) + (1,) * (state.ndim - 1)  # to broadcast what each of the two has
     multipliers = MULTIPLIERS.reshape(pair)
     for key in round_keys(seed).reshape(-1, *pair):
         product = state >> HALF
-        product *= multipliers                                                    # of words 0 and 2, 64 bits
+        product *= multipliers  # of words 0 and 2, 64 bits
         state <<= HALF
         state ^= key
         state ^= product[::-1]
     words = np.empty((*state.shape[1:], 4), np.uint32)
-    words[..., 1], words[..., 3] = state                                          # uint32 keeps the lower half
+    words[..., 1], words[..., 3] = state  # uint32 keeps the lower half
     words[..., 0], words[..., 2] = state >> HALF
     return words
 
@@ -59,7 +62,7 @@ def uniform(words, dtype=torch.float32, device='cpu'):
 
     u = (word >> 9 + 1/2) * 2^-23: 24 significant bits, so exact in float32, from 2^-24 to 1 - 2^-24.
     """
-    return torch.from_numpy(words >> 9).to(device, dtype).add_(0.5).mul_(2.0 ** -23)
+    return torch.from_numpy(words >> 9).to(device, dtype).add_(0.5).mul_(2.0**-23)
 
 
 @jit
@@ -67,12 +70,16 @@ def philox_4x32_triton(k0, k1, c0, c1, c2, c3):
     """The same for uint32 tensors, k0 and k1 the key. The two halves of a 64-bit product are one instruction."""
     for _ in tl.static_range(10):
         product0, product2 = c0.to(tl.uint64) * 0xD2511F53, c2.to(tl.uint64) * 0xCD9E8D57
-        c0, c1, c2, c3 = ((product2 >> 32).to(tl.uint32) ^ c1 ^ k0, product2.to(tl.uint32),
-                          (product0 >> 32).to(tl.uint32) ^ c3 ^ k1, product0.to(tl.uint32))
+        c0, c1, c2, c3 = (
+            (product2 >> 32).to(tl.uint32) ^ c1 ^ k0,
+            product2.to(tl.uint32),
+            (product0 >> 32).to(tl.uint32) ^ c3 ^ k1,
+            product0.to(tl.uint32),
+        )
         k0, k1 = k0 + 0x9E3779B9, k1 + 0xBB67AE85
     return c0, c1, c2, c3
 
 
 @jit
 def uniform_triton(word, dtype):
-    return ((word >> 9).to(dtype) + 0.5) * 2.0 ** -23
+    return ((word >> 9).to(dtype) + 0.5) * 2.0**-23

@@ -1,4 +1,5 @@
 """Shared by the tests: the Triton interpreter where there is no GPU, no network, and small data sets."""
+
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 if not torch.cuda.is_available():
-    os.environ['TRITON_INTERPRET'] = '1'   # before anything imports triton, as torchvision does
+    os.environ['TRITON_INTERPRET'] = '1'  # before anything imports triton, as torchvision does
 
 import torchvision  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -21,8 +22,10 @@ import utils  # noqa: E402
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
     """Downloads fail at once, whether there is a network or not."""
+
     def download(self):
         raise URLError('no network in tests')
+
     monkeypatch.setattr(torchvision.datasets.MNIST, 'download', download)
     monkeypatch.setattr(torchvision.datasets.Imagenette, '_download', download)
     monkeypatch.delenv('DATA_PATH', raising=False)
@@ -32,7 +35,9 @@ def no_network(monkeypatch):
 def digits():
     """64 training and 40 test digits, as ImageDatasets."""
     (X, y), (X_test, y_test) = utils.read_digits()
-    return utils.ImageDataset(X[:64], y[:64], 'digits'), utils.ImageDataset(X_test[:40], y_test[:40], 'digits')
+    return utils.ImageDataset(X[:64], y[:64], 'digits'), utils.ImageDataset(
+        X_test[:40], y_test[:40], 'digits'
+    )
 
 
 def write_csv(path, dataset):
@@ -54,12 +59,19 @@ def csv_dir(tmp_path, digits):
 @pytest.fixture(scope='session')
 def run_code():
     """run_code(code): the output of a Python program, run in the project's folder without Triton's interpreter."""
+
     def run(code):
         environment = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
-        result = subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parent.parent, env=environment,
-                                capture_output=True, text=True)
+        result = subprocess.run(
+            [sys.executable, '-c', code],
+            cwd=Path(__file__).parent.parent,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
         assert result.returncode == 0, result.stderr
         return result.stdout
+
     return run
 
 
@@ -71,14 +83,17 @@ def imagenette_dir(tmp_path):
         for wnid in torchvision.datasets.Imagenette._WNID_TO_CLASS:
             folder = tmp_path / 'imagenette2-160' / part / wnid
             folder.mkdir(parents=True)
-            for i in range(3):   # larger than they are read
-                Image.fromarray(generator.integers(0, 256, (160, 200, 3), np.uint8)).save(folder / f'{i}.JPEG')
+            for i in range(3):  # larger than they are read
+                Image.fromarray(generator.integers(0, 256, (160, 200, 3), np.uint8)).save(
+                    folder / f'{i}.JPEG'
+                )
     return tmp_path
 
 
 @pytest.fixture
 def command(monkeypatch, capsys):
     """command(module, *arguments) -> (exit status, standard output, standard error), in this process."""
+
     def run(module, *arguments):
         monkeypatch.setattr(sys, 'argv', [module.__file__, *map(str, arguments)])
         capsys.readouterr()
@@ -89,4 +104,5 @@ def command(monkeypatch, capsys):
             status = exit.code
         out, err = capsys.readouterr()
         return status, out, err
+
     return run

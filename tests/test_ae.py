@@ -1,4 +1,5 @@
 """Auto-encoders: architectures and their mirrors, regularisers, sweep, tuning, and classifiers on their codes."""
+
 import itertools
 import json
 import math
@@ -7,6 +8,8 @@ import sys
 
 import pytest
 import torch
+from test_commands import contents, ctrl_c, one_line, stop_at
+from test_training import Stop, fit_until, raise_stop
 
 import classify
 import models
@@ -18,8 +21,6 @@ import train_gan
 import train_vae
 import training
 import utils
-from test_commands import contents, ctrl_c, one_line, stop_at
-from test_training import Stop, fit_until, raise_stop
 
 SMALL = {'convolutions': [{'channels': 8, 'kernel': 3, 'stride': 2, 'padding': 1}] * 3, 'linear': [16]}
 FLAGS = ['--epochs', '2', '--latent-dim', '3', '--device', 'cpu']
@@ -32,8 +33,20 @@ def small(monkeypatch):
 
 
 def make_config(**changes):
-    return {'system': 'ae', 'dist': None, 'dataset': 'digits', 'latent_dim': 3, 'architecture': SMALL, 'epochs': 4,
-            'batch_size': 32, 'lr': 4e-3, 'beta': 1.0, 'obs_std': 0.08, 'seed': 0, **changes}
+    return {
+        'system': 'ae',
+        'dist': None,
+        'dataset': 'digits',
+        'latent_dim': 3,
+        'architecture': SMALL,
+        'epochs': 4,
+        'batch_size': 32,
+        'lr': 4e-3,
+        'beta': 1.0,
+        'obs_std': 0.08,
+        'seed': 0,
+        **changes,
+    }
 
 
 def make(config, seed=0):
@@ -42,6 +55,7 @@ def make(config, seed=0):
 
 
 # ----------------------------------------------------------------------------------------------- architectures
+
 
 @pytest.mark.parametrize('shape', [(28, 28), (3, 64, 64), (3, 20, 31), (9, 8)])
 @pytest.mark.parametrize('kernel', range(2, 7))
@@ -61,8 +75,14 @@ def test_the_mirror_gives_images_of_the_shape_that_the_encoder_took(shape, kerne
 
 
 def test_the_mirror_has_the_encoders_sizes_in_the_opposite_order():
-    sizes = models.map_sizes({'convolutions': [{'channels': c, 'kernel': 3, 'stride': 2, 'padding': p}
-                                               for c, p in ((4, 1), (8, 1), (16, 0))]}, (28, 28))
+    sizes = models.map_sizes(
+        {
+            'convolutions': [
+                {'channels': c, 'kernel': 3, 'stride': 2, 'padding': p} for c, p in ((4, 1), (8, 1), (16, 0))
+            ]
+        },
+        (28, 28),
+    )
     assert sizes == [(1, 28, 28), (4, 14, 14), (8, 7, 7), (16, 3, 3)]
     with pytest.raises(ValueError, match='got a map of 3 x 3 for kernel 6 and padding 0 of layer 1'):
         models.map_sizes({'convolutions': [{'channels': 4, 'kernel': 6, 'stride': 1, 'padding': 0}]}, (3, 3))
@@ -78,11 +98,20 @@ def test_a_batch_of_one_image_can_be_standardised():
 
 # ------------------------------------------------------------------------------------------------- regularisers
 
-@pytest.mark.parametrize('changes', [{'dropout': 0.3}, {'prune': 0.4, 'weight_decay': 0.1},
-                                     {'dropout': 0.3, 'prune': 0.4, 'patience': 9, 'min_delta': 1.0}])
-@pytest.mark.parametrize('stop_at', [5, 12, 15])   # 6 steps an epoch; pruning comes before the 12th
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'dropout': 0.3},
+        {'prune': 0.4, 'weight_decay': 0.1},
+        {'dropout': 0.3, 'prune': 0.4, 'patience': 9, 'min_delta': 1.0},
+    ],
+)
+@pytest.mark.parametrize('stop_at', [5, 12, 15])  # 6 steps an epoch; pruning comes before the 12th
 @pytest.mark.parametrize('gently', [True, False])
-def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, monkeypatch, changes, stop_at, gently):
+def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(
+    digits, tmp_path, monkeypatch, changes, stop_at, gently
+):
     config, (train, test) = make_config(**changes), digits
     fit = training.fit
     monkeypatch.setattr(training, 'fit', lambda *args, **kwargs: fit(*args, **{**kwargs, 'validation': test}))
@@ -91,9 +120,17 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, 
     broken = tmp_path / 'broken'
     broken.mkdir()
     with pytest.raises(KeyboardInterrupt if gently else Stop):
-        fit_until(make(config), train, config, broken, stop_at, (lambda _: ctrl_c()) if gently else raise_stop, monkeypatch)
+        fit_until(
+            make(config),
+            train,
+            config,
+            broken,
+            stop_at,
+            (lambda _: ctrl_c()) if gently else raise_stop,
+            monkeypatch,
+        )
     resume = utils.load_checkpoint(broken / 'checkpoint.pt') if (broken / 'checkpoint.pt').exists() else None
-    torch.manual_seed(99)   # whatever came before
+    torch.manual_seed(99)  # whatever came before
     training.fit(make(config, seed=9 if resume else 0), train, config, broken, resume=resume)
     assert (broken / 'checkpoint.pt').read_bytes() == (tmp_path / 'whole' / 'checkpoint.pt').read_bytes()
 
@@ -112,8 +149,11 @@ def test_early_stopping_stops_and_restores_the_best(digits, tmp_path, monkeypatc
     def validate(model, images, config):
         weights.append({k: v.clone() for k, v in model.state_dict().items()})
         return {'validation_loss': losses[len(weights) - 1]}
+
     monkeypatch.setattr(training, 'validate', validate)
-    config = make_config(epochs=6, patience=3, min_delta=1.0)   # 39.5 and 39.2 are not better than 40 by more than 1
+    config = make_config(
+        epochs=6, patience=3, min_delta=1.0
+    )  # 39.5 and 39.2 are not better than 40 by more than 1
     part, held_out = training.hold_out(digits[0])
     state, _ = training.fit(make(config), part, config, tmp_path, validation=held_out)
     assert len(weights) == 5 and state['best_epoch'] == 2
@@ -125,7 +165,9 @@ def test_the_held_out_images_are_the_last_of_the_training_images(digits):
     part, held_out = training.hold_out(digits[0])
     assert len(part) == 58 and torch.equal(torch.cat([part.X, held_out.X]), digits[0].X)
     assert torch.equal(torch.cat([part.y, held_out.y]), digits[0].y)
-    with pytest.raises(utils.UserError, match='two training images or more, to hold some out for --patience, got 1'):
+    with pytest.raises(
+        utils.UserError, match='two training images or more, to hold some out for --patience, got 1'
+    ):
         training.hold_out(utils.ImageDataset(digits[0].X[:1], digits[0].y[:1], 'digits'))
 
 
@@ -136,19 +178,21 @@ def test_pruned_weights_stay_zero_and_the_checkpoint_is_plain(digits, tmp_path):
     def watched(self, *batch):
         step(self, *batch)
         zeros.append(training.zero_weights(self.model))
+
     with pytest.MonkeyPatch.context() as m:
         m.setattr(training.Trainer, 'step', watched)
         state, _ = training.fit(make(config), digits[0], config, tmp_path, validation=digits[1])
     assert max(zeros[:12]) < 0.01 and all(z == pytest.approx(0.4, abs=0.005) for z in zeros[12:])
-    assert state['best_epoch'] == 3 and len(zeros) == 24   # patience counts from the first pruned epoch
+    assert state['best_epoch'] == 3 and len(zeros) == 24  # patience counts from the first pruned epoch
     model = make(config)
-    model.load_state_dict(state['model'])   # has no masks
+    model.load_state_dict(state['model'])  # has no masks
     assert training.zero_weights(model) == pytest.approx(0.4, abs=0.005)
-    for module in training.prunable(model):   # in each layer, not in some
+    for module in training.prunable(model):  # in each layer, not in some
         assert (module.weight == 0).float().mean() == pytest.approx(0.4, abs=0.05)
 
 
 # ---------------------------------------------------------------------------------------------------- the command
+
 
 @pytest.fixture
 def ae_run(command, csv_dir, tmp_path):  # noqa: F811
@@ -160,8 +204,24 @@ def ae_run(command, csv_dir, tmp_path):  # noqa: F811
 
 def test_a_run_with_all_regularisers(command, csv_dir, tmp_path):  # noqa: F811
     folder = tmp_path / 'run'
-    status, out, err = command(train_ae, '--data-path', csv_dir, '--run-dir', folder, *FLAGS, '--dropout', '0.1', '--prune',
-                               '0.3', '--patience', '5', '--min-delta', '0.5', '--weight-decay', '0.01')
+    status, out, err = command(
+        train_ae,
+        '--data-path',
+        csv_dir,
+        '--run-dir',
+        folder,
+        *FLAGS,
+        '--dropout',
+        '0.1',
+        '--prune',
+        '0.3',
+        '--patience',
+        '5',
+        '--min-delta',
+        '0.5',
+        '--weight-decay',
+        '0.01',
+    )
     assert status == 0 and not err and 'test_loss' in out
     results = json.loads((folder / 'results.json').read_text())
     assert results['zero_weights'] == pytest.approx(0.3, abs=0.01) and results['best_epoch'] == 2
@@ -169,25 +229,31 @@ def test_a_run_with_all_regularisers(command, csv_dir, tmp_path):  # noqa: F811
     assert (folder / 'codes.png').exists() and 'principal components' in (folder / 'report.html').read_text()
 
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--dropout', '1'], 'expected a number of at least 0 and below 1, got 1'),
-    (['--prune', '-0.1'], 'expected a number of at least 0 and below 1, got -0.1'),
-    (['--prune', 'half'], "invalid number value: 'half'"),
-    (['--patience', '0'], 'from 1 to'),
-    (['--min-delta', '1'], 'expected --min-delta together with --patience'),
-    (['--dropout', '0.1', '--encoder', 'lstm'], 'and --decoder mirror for --dropout and --tune, got lstm'),
-    (['--tune', '2', '--decoder', 'mlp'], 'got conv3 and mlp; leave out one or the other'),
-    (['--sweep', '2,x'], 'list of latent sizes (as in 2,4,8)'),
-    (['--sweep', '2,2'], 'expected different latent sizes, got 2,2'),
-    (['--sweep', '2,0'], 'from 1 to'),
-    (['--sweep', '2', '--tune', '2'], 'not allowed with argument'),
-    (['--weight-decay', '-1'], 'expected a number of at least 0'),
-    (['--prune', '0.5', '--encoder', 'lstm'], 'two epochs or more for --prune, got lstm and 27'),
-    (['--prune', '0.5', '--epochs', '1'], 'for --prune, got conv3 and 1'),
-    (['--patience', '2', '--n-train', '1'], 'expected two training images or more'),
-    (['--sweep', '2', '--dataset', 'mnist', '--data-path', 'nowhere'], 'expected mnist in nowhere'),
-    (['--tune', '2', '--dataset', 'mnist', '--data-path', 'nowhere'], 'expected mnist in nowhere'),
-])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--dropout', '1'], 'expected a number of at least 0 and below 1, got 1'),
+        (['--prune', '-0.1'], 'expected a number of at least 0 and below 1, got -0.1'),
+        (['--prune', 'half'], "invalid number value: 'half'"),
+        (['--patience', '0'], 'from 1 to'),
+        (['--min-delta', '1'], 'expected --min-delta together with --patience'),
+        (
+            ['--dropout', '0.1', '--encoder', 'lstm'],
+            'and --decoder mirror for --dropout and --tune, got lstm',
+        ),
+        (['--tune', '2', '--decoder', 'mlp'], 'got conv3 and mlp; leave out one or the other'),
+        (['--sweep', '2,x'], 'list of latent sizes (as in 2,4,8)'),
+        (['--sweep', '2,2'], 'expected different latent sizes, got 2,2'),
+        (['--sweep', '2,0'], 'from 1 to'),
+        (['--sweep', '2', '--tune', '2'], 'not allowed with argument'),
+        (['--weight-decay', '-1'], 'expected a number of at least 0'),
+        (['--prune', '0.5', '--encoder', 'lstm'], 'two epochs or more for --prune, got lstm and 27'),
+        (['--prune', '0.5', '--epochs', '1'], 'for --prune, got conv3 and 1'),
+        (['--patience', '2', '--n-train', '1'], 'expected two training images or more'),
+        (['--sweep', '2', '--dataset', 'mnist', '--data-path', 'nowhere'], 'expected mnist in nowhere'),
+        (['--tune', '2', '--dataset', 'mnist', '--data-path', 'nowhere'], 'expected mnist in nowhere'),
+    ],
+)
 def test_bad_flags_get_one_line(command, csv_dir, tmp_path, arguments, message):  # noqa: F811
     status, out, err = command(train_ae, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *arguments)
     assert status == 2 and one_line(err) and message in err and not out
@@ -196,6 +262,7 @@ def test_bad_flags_get_one_line(command, csv_dir, tmp_path, arguments, message):
 
 # ---------------------------------------------------------------------------------------------------------- sweep
 
+
 def test_an_interrupted_sweep_goes_on(command, csv_dir, tmp_path, monkeypatch):  # noqa: F811
     folder = tmp_path / 'sweep'
     flags = ['--data-path', csv_dir, '--run-dir', folder, *FLAGS, '--sweep', '4,1']
@@ -203,9 +270,10 @@ def test_an_interrupted_sweep_goes_on(command, csv_dir, tmp_path, monkeypatch): 
 
     def step(self, *batch):
         calls.append(self.model.latent_dim)
-        if len(calls) == 8:   # in the second size: six steps a run
+        if len(calls) == 8:  # in the second size: six steps a run
             ctrl_c()
         whole(self, *batch)
+
     monkeypatch.setattr(training.Trainer, 'step', step)
     status, _, err = command(train_ae, *flags)
     assert status == 130 and '--resume' in err and not (folder / 'sweep.json').exists()
@@ -217,18 +285,28 @@ def test_an_interrupted_sweep_goes_on(command, csv_dir, tmp_path, monkeypatch): 
     assert contents(folder / 'd01') == first
     rows = json.loads((folder / 'sweep.json').read_text())['sizes']
     assert [row['latent_dim'] for row in rows] == [1, 4] and rows[0]['pca_loss'] > rows[1]['pca_loss']
-    assert {'sweep.png', 'sweep.json', 'tsne_d01.png', 'tsne_d04.png', 'd01', 'd04'} == {p.name for p in folder.iterdir()}
+    assert {'sweep.png', 'sweep.json', 'tsne_d01.png', 'tsne_d04.png', 'd01', 'd04'} == {
+        p.name for p in folder.iterdir()
+    }
     assert 'pca_loss' in out
     status, out, err = command(train_ae, *flags, '--seed', '1')
     assert status == 2 and one_line(err) and 'seed 0 (now 1)' in err
-    status, out, err = command(train_ae, *flags[:-1], '2')   # one more size
+    status, out, err = command(train_ae, *flags[:-1], '2')  # one more size
     assert status == 0 and not err and calls == 6 * [1] + 6 * [4] + 6 * [2]
-    assert [row['latent_dim'] for row in json.loads((folder / 'sweep.json').read_text())['sizes']] == [1, 2, 4]
+    assert [row['latent_dim'] for row in json.loads((folder / 'sweep.json').read_text())['sizes']] == [
+        1,
+        2,
+        4,
+    ]
 
 
 def test_codes_that_are_all_equal_are_drawn(digits, tmp_path):
     pictures.save_codes(digits[1], torch.full((40, 8), 0.5), tmp_path / 'codes.png')
-    pictures.save_codes(utils.ImageDataset(digits[1].X[:1], digits[1].y[:1], 'digits'), torch.ones(1, 8), tmp_path / 'code.png')
+    pictures.save_codes(
+        utils.ImageDataset(digits[1].X[:1], digits[1].y[:1], 'digits'),
+        torch.ones(1, 8),
+        tmp_path / 'code.png',
+    )
     assert (tmp_path / 'codes.png').exists() and (tmp_path / 'code.png').exists()
 
 
@@ -246,17 +324,19 @@ def test_a_folder_of_other_things_is_left_alone(command, ae_run, csv_dir, flag):
 
 # ---------------------------------------------------------------------------------------------------------- tuning
 
+
 def test_tuning_goes_on_where_it_stopped(command, csv_dir, tmp_path, monkeypatch):  # noqa: F811
     tune = pytest.importorskip('tune')
     flags = ['--data-path', csv_dir, *FLAGS, '--tune']
     small_space = tune.suggest
 
-    def suggest(trial):   # the third is impossible
+    def suggest(trial):  # the third is impossible
         chosen = small_space(trial)
         if len(tune.finished(trial.study)) == 2:
             chosen['architecture']['convolutions'][0].update(kernel=6, padding=0)
             chosen['architecture']['convolutions'] *= 9
         return chosen
+
     monkeypatch.setattr(tune, 'suggest', suggest)
     status, out, err = command(train_ae, *flags, '3', '--run-dir', tmp_path / 'whole')
     assert status == 0 and not err, err
@@ -273,18 +353,26 @@ def test_tuning_goes_on_where_it_stopped(command, csv_dir, tmp_path, monkeypatch
     assert {p.name for p in broken.iterdir()} == {'study.db', 'best.json', 'best'}
     best = [json.loads((folder / 'best.json').read_text()) for folder in (broken, tmp_path / 'whole')]
     for b in best:
-        del b['trial']   # the interrupted one has a number too
+        del b['trial']  # the interrupted one has a number too
     assert best[0] == best[1]
     results = json.loads((broken / 'best' / 'results.json').read_text())
-    assert all(results[name] == best[0][name] for name in ('architecture', 'lr', 'batch_size', 'latent_dim', 'patience'))
+    assert all(
+        results[name] == best[0][name]
+        for name in ('architecture', 'lr', 'batch_size', 'latent_dim', 'patience')
+    )
     metrics = training.read_metrics(broken / 'best')
-    assert metrics[results['best_epoch'] - 1]['validation_loss'] == best[0]['held_out_loss']   # the same training again
-    for other, message in ((['--epochs', '1'], 'epochs 2 (now 1)'), (['--min-delta', '5'], 'min_delta 0.0 (now 5.0)'),
-                           (['--n-test', '30'], 'from another configuration: test_checksum')):
+    assert (
+        metrics[results['best_epoch'] - 1]['validation_loss'] == best[0]['held_out_loss']
+    )  # the same training again
+    for other, message in (
+        (['--epochs', '1'], 'epochs 2 (now 1)'),
+        (['--min-delta', '5'], 'min_delta 0.0 (now 5.0)'),
+        (['--n-test', '30'], 'from another configuration: test_checksum'),
+    ):
         status, _, err = command(train_ae, *flags, '3', '--run-dir', broken, *other)
         assert status == 2 and one_line(err) and message in err
     shutil.rmtree(broken / 'best')
-    (broken / 'best').mkdir()   # as if killed before its configuration was written
+    (broken / 'best').mkdir()  # as if killed before its configuration was written
     status, _, err = command(train_ae, *flags, '3', '--run-dir', broken)
     assert status == 0 and not err and (broken / 'best' / 'results.json').exists()
     (broken / 'study.db').write_bytes(b'no study of anything' * 100)
@@ -300,7 +388,7 @@ def test_test_images_do_not_influence_the_choice(digits, tmp_path):
 
 
 def test_tuning_without_optuna(command, csv_dir, tmp_path, monkeypatch):  # noqa: F811
-    monkeypatch.setitem(sys.modules, 'optuna', None)   # as if not installed
+    monkeypatch.setitem(sys.modules, 'optuna', None)  # as if not installed
     monkeypatch.delitem(sys.modules, 'tune', raising=False)
     status, _, err = command(train_ae, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', '--tune', '2')
     assert status == 2 and one_line(err) and 'pip install optuna' in err
@@ -308,22 +396,31 @@ def test_tuning_without_optuna(command, csv_dir, tmp_path, monkeypatch):  # noqa
 
 # ------------------------------------------------------------------------------------------------------ classifiers
 
+
 def test_classifiers_of_the_codes(command, ae_run):  # noqa: F811
     before = contents(ae_run)
     status, out, err = command(classify, ae_run, '--device', 'cpu')
     assert status == 0 and not err and 'confusion.png' in out
     grades = json.loads((ae_run / 'classify.json').read_text())
-    assert list(grades['accuracy']) == ['three layers (64, 288)', 'one layer', 'logistic regression', '5 nearest neighbours']
+    assert list(grades['accuracy']) == [
+        'three layers (64, 288)',
+        'one layer',
+        'logistic regression',
+        '5 nearest neighbours',
+    ]
     assert grades['accuracy']['one layer'] == grades['accuracy']['logistic regression']
     assert all(f'{value:.4f}' in out for value in grades['accuracy'].values())
     after = contents(ae_run)
-    assert set(after) - set(before) == {'classify.json', 'confusion.png'} and all(after[k] == before[k] for k in before)
+    assert set(after) - set(before) == {'classify.json', 'confusion.png'} and all(
+        after[k] == before[k] for k in before
+    )
 
 
 def test_classifiers_of_a_vaes_posterior_means(command, csv_dir, tmp_path):  # noqa: F811
     folder = tmp_path / 'vae'
-    status, _, err = command(train_vae, '--data-path', csv_dir, '--run-dir', folder, *FLAGS, '--encoder', 'mlp', '--decoder',
-                             'mlp')
+    status, _, err = command(
+        train_vae, '--data-path', csv_dir, '--run-dir', folder, *FLAGS, '--encoder', 'mlp', '--decoder', 'mlp'
+    )
     assert status == 0, err
     status, out, err = command(classify, folder)
     assert status == 0 and not err and json.loads((folder / 'classify.json').read_text())['latent_dim'] == 3
@@ -332,7 +429,10 @@ def test_classifiers_of_a_vaes_posterior_means(command, csv_dir, tmp_path):  # n
 def test_heads_learn_what_can_be_learned():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(200) % 4
-    codes = torch.randn(200, 2, generator=generator) * 0.3 + torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])[labels]
+    codes = (
+        torch.randn(200, 2, generator=generator) * 0.3
+        + torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])[labels]
+    )
     for head in (classify.fit_deep(codes, labels, 4, 0.01, seed=0), classify.fit_linear(codes, labels, 4)):
         assert (head(codes).argmax(1) == labels).float().mean() > 0.98
 
@@ -341,7 +441,9 @@ def test_runs_that_cannot_be_classified(command, ae_run, csv_dir, tmp_path):  # 
     ad = tmp_path / 'ad'
     status, _, err = command(train_ad, '--data-path', csv_dir, '--run-dir', ad, *FLAGS, '--decoder', 'mlp')
     assert status == 0, err
-    status, _, err = command(train_gan, '--data-path', csv_dir, '--run-dir', tmp_path / 'gan', '--model', 'linear', *FLAGS)
+    status, _, err = command(
+        train_gan, '--data-path', csv_dir, '--run-dir', tmp_path / 'gan', '--model', 'linear', *FLAGS
+    )
     assert status == 0, err
     alike = tmp_path / 'alike'
     shutil.copytree(ae_run, alike)
@@ -351,11 +453,15 @@ def test_runs_that_cannot_be_classified(command, ae_run, csv_dir, tmp_path):  # 
     shutil.copytree(csv_dir, other)
     lines = (other / 'fashion-mnist_test.csv').read_text().splitlines()
     (other / 'fashion-mnist_test.csv').write_text('\n'.join([lines[0], *lines[:0:-1]]) + '\n')
-    for arguments, message in (([ad], 'expected a run with an encoder in'), ([tmp_path / 'gan'], 'got one of gan'),
-                               ([tmp_path / 'none'], 'does not exist; first run: python train_ae.py'),
-                               ([csv_dir], 'expected a finished run in'), ([alike], 'of two classes or more'),
-                               ([ae_run, '--data-path', other], 'expected the test images that'),
-                               ([ae_run, '--data-path', tmp_path / 'none'], 'name the folder with --data-path'),
-                               ([], 'the following arguments are required: RUN')):
+    for arguments, message in (
+        ([ad], 'expected a run with an encoder in'),
+        ([tmp_path / 'gan'], 'got one of gan'),
+        ([tmp_path / 'none'], 'does not exist; first run: python train_ae.py'),
+        ([csv_dir], 'expected a finished run in'),
+        ([alike], 'of two classes or more'),
+        ([ae_run, '--data-path', other], 'expected the test images that'),
+        ([ae_run, '--data-path', tmp_path / 'none'], 'name the folder with --data-path'),
+        ([], 'the following arguments are required: RUN'),
+    ):
         status, out, err = command(classify, *arguments)
         assert status == 2 and one_line(err) and message in err and not out

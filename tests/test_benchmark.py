@@ -1,4 +1,5 @@
 """The benchmark's parts, on few images; no times are asserted."""
+
 import pytest
 import torch
 
@@ -10,16 +11,21 @@ CPU = torch.device('cpu')
 
 def test_steps_go_on_from_epoch_to_epoch(digits):
     ours, plain = benchmark.make_trainer(digits[0], CPU, 'groupnorm'), benchmark.plain_step(digits[0], CPU)
-    steps = {'ours': benchmark.our_step(ours), 'plain': plain,
-             'constants': benchmark.our_step(benchmark.without_sampling(benchmark.make_trainer(digits[0], CPU, 'groupnorm')))}
+    steps = {
+        'ours': benchmark.our_step(ours),
+        'plain': plain,
+        'constants': benchmark.our_step(
+            benchmark.without_sampling(benchmark.make_trainer(digits[0], CPU, 'groupnorm'))
+        ),
+    }
     times = benchmark.by_turns(steps, CPU, seconds=0)
     assert set(times) == set(steps) and all(t > 0 for t in times.values())
-    assert ours.step_number == 24   # two a turn
+    assert ours.step_number == 24  # two a turn
 
 
 def test_the_plain_program_learns_and_its_shortest_way_is_returned(digits, monkeypatch):
     monkeypatch.setattr(benchmark, 'EPOCHS', 20)
-    monkeypatch.setattr(benchmark, 'TARGET', 10)   # any loss will do
+    monkeypatch.setattr(benchmark, 'TARGET', 10)  # any loss will do
     curve = benchmark.plain_curve(*digits, CPU, seed=0)
     assert len(curve) == 1 and curve[0][0] > 0
     monkeypatch.setattr(benchmark, 'TARGET', 0)

@@ -1,4 +1,5 @@
 """The commands as their users meet them: a run from start to report, and what bad input gets."""
+
 import json
 import os
 import random
@@ -22,7 +23,14 @@ import training
 import utils
 
 ROOT = Path(__file__).parent.parent
-PICTURES = ['loss.png', 'reconstructions.png', 'samples.png', 'tsne_train.png', 'tsne_test.png', 'interpolation.png']
+PICTURES = [
+    'loss.png',
+    'reconstructions.png',
+    'samples.png',
+    'tsne_train.png',
+    'tsne_test.png',
+    'interpolation.png',
+]
 SMALL = ['--epochs', '2', '--latent-dim', '6', '--device', 'cpu']
 
 
@@ -38,32 +46,72 @@ def contents(folder):
 def run_dir(command, csv_dir, tmp_path):
     """A finished run."""
     folder = tmp_path / 'run'
-    status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', folder, '--dist', 'laplace', *SMALL)
+    status, _, err = command(
+        train_vad, '--data-path', csv_dir, '--run-dir', folder, '--dist', 'laplace', *SMALL
+    )
     assert status == 0, err
     return folder
 
 
 # ------------------------------------------------------------------------------------------ what a run leaves
 
-@pytest.mark.parametrize('module, arguments, default', [
-    (train_ad, [], 'ad'), (train_vad, [], 'vad-gaussian'), (train_vad, ['--dist', 'laplace'], 'vad-laplace'),
-    (train_vad, ['--dist', 'exponential', '--decoder', 'dcgan7x7'], 'vad-exponential'), (train_vae, [], 'vae-gaussian'),
-    (train_vae, ['--dist', 'laplace', '--encoder', 'lstm', '--likelihood', 'bernoulli', '--decoder', 'conv6'], 'vae-laplace')])
+
+@pytest.mark.parametrize(
+    'module, arguments, default',
+    [
+        (train_ad, [], 'ad'),
+        (train_vad, [], 'vad-gaussian'),
+        (train_vad, ['--dist', 'laplace'], 'vad-laplace'),
+        (train_vad, ['--dist', 'exponential', '--decoder', 'dcgan7x7'], 'vad-exponential'),
+        (train_vae, [], 'vae-gaussian'),
+        (
+            train_vae,
+            ['--dist', 'laplace', '--encoder', 'lstm', '--likelihood', 'bernoulli', '--decoder', 'conv6'],
+            'vae-laplace',
+        ),
+    ],
+)
 def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, module, arguments, default):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('DATA_PATH', str(csv_dir))
     status, out, err = command(module, *arguments, *SMALL)
-    assert status == 0 and not err, err   # quiet: this is no terminal
+    assert status == 0 and not err, err  # quiet: this is no terminal
     assert 'test_loss' in out and 'report.html' in out
     folder = tmp_path / 'runs' / default
-    wanted = {'config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', 'interpolation.gif', *PICTURES}
+    wanted = {
+        'config.json',
+        'checkpoint.pt',
+        'metrics.jsonl',
+        'results.json',
+        'report.html',
+        'interpolation.gif',
+        *PICTURES,
+    }
     wanted |= {'magnitudes.png'} if module is train_ad else set()
     wanted |= {'amortisation.png', 'amortisation.json'} if module is train_vae else set()
     assert set(os.listdir(folder)) == wanted
     results = json.loads((folder / 'results.json').read_text())
-    assert {'system', 'dist', 'dataset', 'n_train', 'n_test', 'latent_dim', 'seed', 'epochs', 'decoder', 'beta', 'obs_std',
-            'train_loss', 'test_loss', 'test_loss_mean', 'kl', 'knn_accuracy', 'train_seconds', 'test_seconds',
-            'device'} <= set(results)
+    assert {
+        'system',
+        'dist',
+        'dataset',
+        'n_train',
+        'n_test',
+        'latent_dim',
+        'seed',
+        'epochs',
+        'decoder',
+        'beta',
+        'obs_std',
+        'train_loss',
+        'test_loss',
+        'test_loss_mean',
+        'kl',
+        'knn_accuracy',
+        'train_seconds',
+        'test_seconds',
+        'device',
+    } <= set(results)
     assert results['n_train'] == 64 and results['n_test'] == 40 and results['dataset'] == 'fashion-mnist'
     assert (results['kl'] == 0) == (module is train_ad)
     report = (folder / 'report.html').read_text()
@@ -82,14 +130,30 @@ def test_a_run_from_start_to_report(command, csv_dir, tmp_path, monkeypatch, mod
 def test_images_of_ones_own(command, tmp_path, module):
     np.save(tmp_path / 'images.npy', np.random.default_rng(0).integers(0, 256, (60, 12, 8, 3), np.uint8))
     folder = tmp_path / 'run'
-    status, out, err = command(module, '--data-path', tmp_path / 'images.npy', '--n-train', 'all', '--n-test', 20, '--run-dir',
-                               folder, *SMALL)
+    status, out, err = command(
+        module,
+        '--data-path',
+        tmp_path / 'images.npy',
+        '--n-train',
+        'all',
+        '--n-test',
+        20,
+        '--run-dir',
+        folder,
+        *SMALL,
+    )
     assert status == 0 and not err, err
     results = json.loads((folder / 'results.json').read_text())
     assert results['dataset'] == 'npy' and results['n_train'] == 40 and results['shape'] == [3, 12, 8]
-    assert results.get('knn_accuracy') is results['frechet'] is results['classes'] is None   # no labels, no classifier
+    assert (
+        results.get('knn_accuracy') is results['frechet'] is results['classes'] is None
+    )  # no labels, no classifier
     status, again, err = command(evaluate, folder, '--device', 'cpu')
-    assert status == 0 and not err and again.splitlines()[0] == out.splitlines()[0 if module is not train_vae else -3]
+    assert (
+        status == 0
+        and not err
+        and again.splitlines()[0] == out.splitlines()[0 if module is not train_vae else -3]
+    )
 
 
 def test_codes_in_the_plane_have_a_grid(command, csv_dir, tmp_path):
@@ -116,8 +180,16 @@ def test_a_table_of_what_fitting_buys(command, csv_dir, tmp_path):
 
 @pytest.mark.parametrize('module', [train_ad, train_vad, train_vae])
 def test_images_in_colour(command, imagenette_dir, tmp_path, module):
-    status, out, err = command(module, '--dataset', 'imagenette', '--data-path', imagenette_dir, '--run-dir', tmp_path / 'run',
-                               *SMALL)
+    status, out, err = command(
+        module,
+        '--dataset',
+        'imagenette',
+        '--data-path',
+        imagenette_dir,
+        '--run-dir',
+        tmp_path / 'run',
+        *SMALL,
+    )
     assert status == 0 and not err, err
     status, _, err = command(evaluate, tmp_path / 'run', '--samples', '3')
     assert status == 0, err
@@ -125,9 +197,23 @@ def test_images_in_colour(command, imagenette_dir, tmp_path, module):
 
 
 def test_a_decoder_that_cannot_make_such_images(command, imagenette_dir, tmp_path):
-    status, _, err = command(train_vad, '--dataset', 'imagenette', '--data-path', imagenette_dir, '--run-dir', tmp_path / 'run',
-                             *SMALL, '--decoder', 'dcgan7x7')
-    assert status == 2 and one_line(err) and 'expected images of shape (28, 28) for decoder dcgan7x7, got (3, 64, 64)' in err
+    status, _, err = command(
+        train_vad,
+        '--dataset',
+        'imagenette',
+        '--data-path',
+        imagenette_dir,
+        '--run-dir',
+        tmp_path / 'run',
+        *SMALL,
+        '--decoder',
+        'dcgan7x7',
+    )
+    assert (
+        status == 2
+        and one_line(err)
+        and 'expected images of shape (28, 28) for decoder dcgan7x7, got (3, 64, 64)' in err
+    )
 
 
 def test_help_names_every_flag(command):
@@ -140,6 +226,7 @@ def test_help_names_every_flag(command):
 
 
 # ------------------------------------------------------------------------------------------------ grading
+
 
 def test_evaluate_prints_an_aligned_table_and_writes_json(command, run_dir, tmp_path):
     twin = tmp_path / 'a-much-longer-name'
@@ -158,13 +245,17 @@ def test_samples_for_the_ruler(command, run_dir):
     status, _, _ = command(evaluate, run_dir, '--samples', '7')
     for name in ('prior', 'mixture'):
         samples = np.load(run_dir / f'samples_{name}.npy')
-        assert status == 0 and samples.shape == (7, 28, 28) and samples.dtype == np.uint8 and samples.max() > 0
+        assert (
+            status == 0 and samples.shape == (7, 28, 28) and samples.dtype == np.uint8 and samples.max() > 0
+        )
 
 
 def test_grading_on_other_data_leaves_the_run_as_it_is(command, run_dir, tmp_path):
     before = contents(run_dir)
-    status, out, _ = command(evaluate, run_dir, '--dataset', 'digits', '--n-test', '30', '--json', tmp_path / 'grades.json')
-    grades, = json.loads((tmp_path / 'grades.json').read_text())
+    status, out, _ = command(
+        evaluate, run_dir, '--dataset', 'digits', '--n-test', '30', '--json', tmp_path / 'grades.json'
+    )
+    (grades,) = json.loads((tmp_path / 'grades.json').read_text())
     assert status == 0 and 'digits' in out and contents(run_dir) == before
     assert grades['dataset'] == 'digits' and grades['n_test'] == 30 and grades['knn_accuracy'] is None
     status, _, _ = command(evaluate, run_dir, '--n-test', '30')
@@ -172,13 +263,18 @@ def test_grading_on_other_data_leaves_the_run_as_it_is(command, run_dir, tmp_pat
 
 
 def test_grading_with_other_training_images_leaves_the_run_as_it_is(command, run_dir, csv_dir, tmp_path):
-    other = shutil.copytree(csv_dir, tmp_path / 'other')   # the Fréchet distance's classifier learns from them
+    other = shutil.copytree(csv_dir, tmp_path / 'other')  # the Fréchet distance's classifier learns from them
     lines = (other / 'fashion-mnist_train.csv').read_text().splitlines()
     (other / 'fashion-mnist_train.csv').write_text('\n'.join([lines[0], *lines[:0:-1]]) + '\n')
     before = contents(run_dir)
     status, _, err = command(evaluate, run_dir, '--data-path', other, '--json', tmp_path / 'grades.json')
-    grades, = json.loads((tmp_path / 'grades.json').read_text())
-    assert status == 0 and not err and grades['frechet'] is grades['classes'] is None and contents(run_dir) == before
+    (grades,) = json.loads((tmp_path / 'grades.json').read_text())
+    assert (
+        status == 0
+        and not err
+        and grades['frechet'] is grades['classes'] is None
+        and contents(run_dir) == before
+    )
 
 
 def test_images_of_another_shape_cannot_be_graded(command, run_dir, tmp_path):
@@ -188,7 +284,7 @@ def test_images_of_another_shape_cannot_be_graded(command, run_dir, tmp_path):
 
 
 def test_a_run_is_graded_on_what_it_was_trained_from(command, run_dir, csv_dir, tmp_path, monkeypatch):
-    monkeypatch.setenv('DATA_PATH', str(tmp_path / 'elsewhere'))   # of other runs
+    monkeypatch.setenv('DATA_PATH', str(tmp_path / 'elsewhere'))  # of other runs
     status, _, err = command(evaluate, run_dir)
     assert status == 0 and not err
     csv_dir.rename(tmp_path / 'elsewhere')
@@ -200,16 +296,19 @@ def change_checkpoint(run, **changes):
     utils.save_checkpoint(run / 'checkpoint.pt', {**utils.load_checkpoint(run / 'checkpoint.pt'), **changes})
 
 
-@pytest.mark.parametrize('damage, message', [
-    (lambda run: shutil.rmtree(run), 'does not exist; first run: python train_vad.py'),
-    (lambda run: (run / 'results.json').unlink(), 'an unfinished one; finish it with --resume'),
-    (lambda run: [path.unlink() for path in run.iterdir()], 'got none; first run'),
-    (lambda run: (run / 'checkpoint.pt').write_bytes(b'x'), 'expected a checkpoint in'),
-    (lambda run: (run / 'results.json').write_text('{'), 'expected a JSON object in'),
-    (lambda run: (run / 'config.json').write_text('[]'), 'expected a JSON object in'),
-    (lambda run: change_checkpoint(run, stage='training'), 'the checkpoint of an unfinished one'),
-    (lambda run: change_checkpoint(run, model={}), 'does not fit this version of the program'),
-])
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (lambda run: shutil.rmtree(run), 'does not exist; first run: python train_vad.py'),
+        (lambda run: (run / 'results.json').unlink(), 'an unfinished one; finish it with --resume'),
+        (lambda run: [path.unlink() for path in run.iterdir()], 'got none; first run'),
+        (lambda run: (run / 'checkpoint.pt').write_bytes(b'x'), 'expected a checkpoint in'),
+        (lambda run: (run / 'results.json').write_text('{'), 'expected a JSON object in'),
+        (lambda run: (run / 'config.json').write_text('[]'), 'expected a JSON object in'),
+        (lambda run: change_checkpoint(run, stage='training'), 'the checkpoint of an unfinished one'),
+        (lambda run: change_checkpoint(run, model={}), 'does not fit this version of the program'),
+    ],
+)
 def test_what_cannot_be_graded(command, run_dir, damage, message):
     damage(run_dir)
     status, _, err = command(evaluate, run_dir)
@@ -225,10 +324,14 @@ def test_evaluate_finds_whole_runs_and_settles_their_successors(command, run_dir
     monkeypatch.chdir(tmp_path)
     runs = tmp_path / 'runs'
     runs.mkdir()
-    for name in ('a.new', 'a.replaced', 'b', 'sweep/d02'):   # a was being replaced when the program died
+    for name in ('a.new', 'a.replaced', 'b', 'sweep/d02'):  # a was being replaced when the program died
         shutil.copytree(run_dir, runs / name)
     status, out, _ = command(evaluate)
-    assert status == 0 and [line.split()[0] for line in out.splitlines()[1:]] == ['runs/a', 'runs/b', 'runs/sweep/d02']
+    assert status == 0 and [line.split()[0] for line in out.splitlines()[1:]] == [
+        'runs/a',
+        'runs/b',
+        'runs/sweep/d02',
+    ]
 
 
 def test_nothing_to_grade(command, tmp_path, monkeypatch):
@@ -246,46 +349,56 @@ def test_grading_without_the_data(command, run_dir, csv_dir, tmp_path):
 
 # --------------------------------------------------------------------------------------------- bad input
 
-@pytest.mark.parametrize('arguments, message', [
-    (['--epochs', '0'], 'argument --epochs: expected a whole number from 1 to 2^31 - 1, got 0'),
-    (['--epochs', 'ten'], "invalid whole number value: 'ten'"),
-    (['--n-train', '0'], 'from 1 to'),
-    (['--n-train', 'some'], 'count (a whole number or "all")'),
-    (['--n-test', '41'], 'expected at most 40 images'),
-    (['--batch-size', '100000000000000000000'], 'from 1 to'),
-    (['--latent-dim', '-1'], 'from 1 to'),
-    (['--lr', '0'], 'expected a number above 0 and below 1e18, got 0'),
-    (['--lr', 'nan'], 'got nan'),
-    (['--latent-lr', 'inf'], 'above 0'),
-    (['--obs-std', '0'], 'above 0'),
-    (['--obs-std', '1e200'], 'below 1e18'),
-    (['--beta', '-1'], 'expected a number of at least 0 and below 1e18, got -1'),
-    (['--seed', '-1'], 'expected a whole number from 0 to 2^32 - 1, got -1'),
-    (['--decoder', 'resnet'], "invalid choice: 'resnet'"),
-    (['--dist', 'cauchy'], "invalid choice: 'cauchy'"),
-    (['--dataset', 'cifar'], "invalid choice: 'cifar'"),
-    (['--dataset', 'mnist'], 'expected mnist in'),
-    (['--device', 'tpu'], 'expected --device to be cpu'),
-    (['--device', 'cuda:99'], 'CUDA devices'),
-    (['--interpolate', 'trouser', 'hat'], "expected --interpolate to name two of T-shirt"),
-    (['--interpolate', '\u00b2', '3'], "got '\u00b2'"),
-    (['--interpolate', 'dress', '3'], "two different classes, got 'dress' twice"),
-    (['--cuda-graph', '--device', 'cpu'], 'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, got device cpu'),
-    (['--learning-rate', '1'], 'unrecognized arguments'),
-    (['--epoch', '1'], 'unrecognized arguments'),
-])
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--epochs', '0'], 'argument --epochs: expected a whole number from 1 to 2^31 - 1, got 0'),
+        (['--epochs', 'ten'], "invalid whole number value: 'ten'"),
+        (['--n-train', '0'], 'from 1 to'),
+        (['--n-train', 'some'], 'count (a whole number or "all")'),
+        (['--n-test', '41'], 'expected at most 40 images'),
+        (['--batch-size', '100000000000000000000'], 'from 1 to'),
+        (['--latent-dim', '-1'], 'from 1 to'),
+        (['--lr', '0'], 'expected a number above 0 and below 1e18, got 0'),
+        (['--lr', 'nan'], 'got nan'),
+        (['--latent-lr', 'inf'], 'above 0'),
+        (['--obs-std', '0'], 'above 0'),
+        (['--obs-std', '1e200'], 'below 1e18'),
+        (['--beta', '-1'], 'expected a number of at least 0 and below 1e18, got -1'),
+        (['--seed', '-1'], 'expected a whole number from 0 to 2^32 - 1, got -1'),
+        (['--decoder', 'resnet'], "invalid choice: 'resnet'"),
+        (['--dist', 'cauchy'], "invalid choice: 'cauchy'"),
+        (['--dataset', 'cifar'], "invalid choice: 'cifar'"),
+        (['--dataset', 'mnist'], 'expected mnist in'),
+        (['--device', 'tpu'], 'expected --device to be cpu'),
+        (['--device', 'cuda:99'], 'CUDA devices'),
+        (['--interpolate', 'trouser', 'hat'], 'expected --interpolate to name two of T-shirt'),
+        (['--interpolate', '\u00b2', '3'], "got '\u00b2'"),
+        (['--interpolate', 'dress', '3'], "two different classes, got 'dress' twice"),
+        (
+            ['--cuda-graph', '--device', 'cpu'],
+            'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, got device cpu',
+        ),
+        (['--learning-rate', '1'], 'unrecognized arguments'),
+        (['--epoch', '1'], 'unrecognized arguments'),
+    ],
+)
 def test_bad_flags_get_one_line(command, csv_dir, tmp_path, arguments, message):
     status, out, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *arguments)
     assert status == 2 and one_line(err) and message in err and not out
     assert not (tmp_path / 'run').exists()
 
 
-@pytest.mark.parametrize('damage, message', [
-    (lambda lines: lines[:1], 'a header and nothing below'),
-    (lambda lines: [lines[0].replace('pixel784', 'pixel784,extra'), *lines[1:]], 'got 786 columns'),
-    (lambda lines: [*lines[:5], lines[5].replace(',0', ',300', 1), *lines[6:]], 'got 0 to 300'),
-    (lambda lines: None, 'expected the file'),
-])
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (lambda lines: lines[:1], 'a header and nothing below'),
+        (lambda lines: [lines[0].replace('pixel784', 'pixel784,extra'), *lines[1:]], 'got 786 columns'),
+        (lambda lines: [*lines[:5], lines[5].replace(',0', ',300', 1), *lines[6:]], 'got 0 to 300'),
+        (lambda lines: None, 'expected the file'),
+    ],
+)
 def test_broken_csv_files_get_one_line(command, csv_dir, tmp_path, damage, message):
     path = csv_dir / 'fashion-mnist_test.csv'
     lines = damage(path.read_text().splitlines())
@@ -308,7 +421,7 @@ def test_a_model_that_cannot_be_leaves_a_whole_run(command, run_dir, csv_dir):
     flags = ['--data-path', csv_dir, '--run-dir', run_dir, '--dist', 'laplace', *SMALL]
     status, _, err = command(train_vad, *flags, '--decoder', 'conv64')
     assert status == 2 and one_line(err) and 'for decoder conv64' in err
-    status, out, err = command(train_vad, *flags, '--resume')   # nothing was left that it could go on with
+    status, out, err = command(train_vad, *flags, '--resume')  # nothing was left that it could go on with
     assert status == 0 and not err and 'nothing to resume' in out and contents(run_dir) == before
 
 
@@ -330,37 +443,62 @@ def test_a_run_folder_that_holds_other_things_is_left_alone(command, csv_dir, tm
 
 
 def test_memory_that_does_not_suffice_is_one_line(command, csv_dir, tmp_path):
-    status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', '--latent-dim', 2 ** 31 - 1,
-                             '--device', 'cpu')
+    status, _, err = command(
+        train_vad,
+        '--data-path',
+        csv_dir,
+        '--run-dir',
+        tmp_path / 'run',
+        '--latent-dim',
+        2**31 - 1,
+        '--device',
+        'cpu',
+    )
     assert status == 2 and one_line(err) and 'not enough memory' in err
 
 
 def test_the_fallback_to_digits_is_warned_of_and_recorded(command, tmp_path):
-    status, _, err = command(train_vad, '--data-path', tmp_path / 'none', '--n-train', '50', '--n-test', '50', '--run-dir',
-                             tmp_path / 'run', *SMALL)
+    status, _, err = command(
+        train_vad,
+        '--data-path',
+        tmp_path / 'none',
+        '--n-train',
+        '50',
+        '--n-test',
+        '50',
+        '--run-dir',
+        tmp_path / 'run',
+        *SMALL,
+    )
     assert status == 0 and err.startswith('warning: ') and err.count('\n') == 1
     results = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert results['dataset'] == 'digits' and 'fallback' in results['data']
 
 
 @pytest.mark.parametrize('arguments, step', [([], 5), (['--lr', '1e17', '--n-train', '10'], None)])
-def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(command, csv_dir, tmp_path, monkeypatch, arguments, step):
+def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(
+    command, csv_dir, tmp_path, monkeypatch, arguments, step
+):
     whole = training.Trainer.step
 
     def poisoned(self, *batch):
         if self.step_number == step:
             self.table.fill_(float('inf'))
         whole(self, *batch)
+
     monkeypatch.setattr(training.Trainer, 'step', poisoned)
-    status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL, *arguments)
+    status, _, err = command(
+        train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL, *arguments
+    )
     assert status == 2 and one_line(err) and 'expected a finite loss' in err and ' at step ' in err
     assert 'Delete the run and train with a lower --lr' in err
-    if step:   # three steps an epoch
+    if step:  # three steps an epoch
         assert utils.load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')['step'] == 3
     assert not utils.is_whole(tmp_path / 'run')
 
 
 # -------------------------------------------------------------------------------------- stopping and resuming
+
 
 def stop_at(monkeypatch, number, how):
     whole = training.Trainer.step
@@ -369,6 +507,7 @@ def stop_at(monkeypatch, number, how):
         if self.step_number == number:
             how()
         whole(self, *batch)
+
     monkeypatch.setattr(training.Trainer, 'step', step)
     return lambda: monkeypatch.setattr(training.Trainer, 'step', whole)
 
@@ -388,8 +527,12 @@ def test_ctrl_c_saves_and_says_how_to_go_on(command, csv_dir, tmp_path, monkeypa
     before = contents(tmp_path / 'run')
     status, _, err = command(train_vad, *flags)
     assert status == 2 and one_line(err) and 'holds an unfinished run: go on with it by --resume' in err
-    for change, message in ((['--epochs', '3'], 'epochs 2 (now 3)'), (['--seed', '1'], 'seed 0 (now 1)'),
-                            (['--n-train', '60'], 'n_train 64 (now 60)'), (['--dist', 'laplace'], 'dist gaussian (now laplace)')):
+    for change, message in (
+        (['--epochs', '3'], 'epochs 2 (now 3)'),
+        (['--seed', '1'], 'seed 0 (now 1)'),
+        (['--n-train', '60'], 'n_train 64 (now 60)'),
+        (['--dist', 'laplace'], 'dist gaussian (now laplace)'),
+    ):
         status, _, err = command(train_vad, *flags, '--resume', *change)
         assert status == 2 and one_line(err) and 'from another configuration' in err and message in err
     assert contents(tmp_path / 'run') == before
@@ -413,6 +556,7 @@ def test_a_whole_run_stays_until_its_successor_is_whole(command, run_dir, csv_di
 
 def test_a_successor_killed_before_taking_its_place_takes_it(run_dir):
     from commands import choose_folder
+
     new = run_dir.with_name('run.new')
     shutil.copytree(run_dir, new)
     (new / 'mark').touch()
@@ -445,23 +589,51 @@ def test_latents_of_another_number_of_images_are_not_resumed(command, csv_dir, t
 
 
 def test_a_run_killed_after_training_only_grades_and_draws(command, run_dir, csv_dir):
-    (run_dir / 'results.json').rename(run_dir.parent / 'expected.json')   # as if killed before the last file was written
+    (run_dir / 'results.json').rename(
+        run_dir.parent / 'expected.json'
+    )  # as if killed before the last file was written
     checkpoint = (run_dir / 'checkpoint.pt').read_bytes()
-    status, _, err = command(train_vad, '--data-path', csv_dir, '--run-dir', run_dir, '--dist', 'laplace', *SMALL, '--resume')
+    status, _, err = command(
+        train_vad, '--data-path', csv_dir, '--run-dir', run_dir, '--dist', 'laplace', *SMALL, '--resume'
+    )
     assert status == 0 and not err and (run_dir / 'checkpoint.pt').read_bytes() == checkpoint
-    results, expected = (json.loads(path.read_text()) for path in (run_dir / 'results.json', run_dir.parent / 'expected.json'))
+    results, expected = (
+        json.loads(path.read_text()) for path in (run_dir / 'results.json', run_dir.parent / 'expected.json')
+    )
     assert all(results[k] == expected[k] for k in expected if 'seconds' not in k)
 
 
 def test_resuming_nothing_starts_from_the_beginning(command, csv_dir, tmp_path):
-    status, _, err = command(train_ad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL, '--resume')
+    status, _, err = command(
+        train_ad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *SMALL, '--resume'
+    )
     assert status == 0 and err.startswith('no checkpoint in') and utils.is_whole(tmp_path / 'run')
 
 
 def start(csv_dir, run_dir, *arguments):
     return subprocess.Popen(
-        [sys.executable, 'train_vad.py', '--data-path', csv_dir, '--run-dir', run_dir, '--epochs', '150', '--batch-size', '8',
-         '--latent-dim', '6', '--device', 'cpu', *arguments], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        [
+            sys.executable,
+            'train_vad.py',
+            '--data-path',
+            csv_dir,
+            '--run-dir',
+            run_dir,
+            '--epochs',
+            '150',
+            '--batch-size',
+            '8',
+            '--latent-dim',
+            '6',
+            '--device',
+            'cpu',
+            *arguments,
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(csv_dir, tmp_path):
@@ -470,11 +642,11 @@ def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(csv_dir, tmp_
     out, err = process.communicate()
     assert process.returncode == 0 and not err, err
     whole_seconds = time.time() - started
-    rng = random.Random()   # other moments every time; the printed seed tells which
-    seed = rng.randrange(10 ** 6)
+    rng = random.Random()  # other moments every time; the printed seed tells which
+    seed = rng.randrange(10**6)
     print('seed of the moments', seed)
     rng.seed(seed)
-    for _ in range(4):   # anywhere between the start of the process and beyond its end
+    for _ in range(4):  # anywhere between the start of the process and beyond its end
         process = start(csv_dir, tmp_path / 'killed', '--resume')
         try:
             process.wait(timeout=rng.uniform(0, whole_seconds))

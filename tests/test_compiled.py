@@ -1,4 +1,5 @@
 """The machine code of the kernels, on any machine: what they must be made of to be fast."""
+
 import itertools
 import json
 import os
@@ -17,15 +18,19 @@ P = {dist: len(family.parameters) for dist, family in kernels.FAMILIES.items()}
 @pytest.fixture(scope='module')
 def reports(tmp_path_factory, run_code):
     path = tmp_path_factory.mktemp('compiled') / 'reports.json'
-    assert 'registers' in run_code(f'import sys, runpy; sys.argv[1:] = ["--json", {str(path)!r}]; '
-                              f'runpy.run_module("kernels.compiled", run_name="__main__")')
+    assert 'registers' in run_code(
+        f'import sys, runpy; sys.argv[1:] = ["--json", {str(path)!r}]; '
+        f'runpy.run_module("kernels.compiled", run_name="__main__")'
+    )
     return json.loads(path.read_text())
 
 
 def test_every_kernel_is_compiled_for_every_target(reports):
     assert {(r['dist'], r['kernel'], r['target']) for r in reports} == {
-        (*kernel, target) for kernel in [*itertools.product(P, ('forward', 'backward')), ('row', 'adam')]
-        for target in ('sm_80', 'sm_90', 'gfx942')}
+        (*kernel, target)
+        for kernel in [*itertools.product(P, ('forward', 'backward')), ('row', 'adam')]
+        for target in ('sm_80', 'sm_90', 'gfx942')
+    }
 
 
 def test_nothing_spills(reports):
@@ -36,7 +41,9 @@ def test_nothing_spills(reports):
 def test_accesses_are_16_bytes_wide_and_move_what_the_design_says(reports):
     for r in reports:
         p = P.get(r['dist'], 0)
-        read, written = {'forward': (4 * p, 4), 'backward': (4 * p + 4, 4 * p), 'adam': (16, 12)}[r['kernel']]   # bytes
+        read, written = {'forward': (4 * p, 4), 'backward': (4 * p + 4, 4 * p), 'adam': (16, 12)}[
+            r['kernel']
+        ]  # bytes
         wide_loads, wide_stores = (sum(n for n in r[kind] if n == 16) for kind in ('loads', 'stores'))
         assert (wide_loads, wide_stores) == (read * r['elements_a_lane'], written * r['elements_a_lane']), r
         # The rest belongs to rows, of which a lane has at most one for four elements: numbers of 8 bytes, kl or dkl of
@@ -107,6 +114,14 @@ print(compiled(adam.row_adam_kernel))
 
 
 def test_the_interpreter_is_named_as_what_is_in_the_way():
-    result = subprocess.run([sys.executable, '-m', 'kernels.compiled'], cwd=Path(__file__).parent.parent, capture_output=True,
-                            text=True, env={**os.environ, 'TRITON_INTERPRET': '1'})
-    assert result.returncode == 1 and result.stderr.strip() == 'expected a compiler, got TRITON_INTERPRET=1; unset it'
+    result = subprocess.run(
+        [sys.executable, '-m', 'kernels.compiled'],
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'TRITON_INTERPRET': '1'},
+    )
+    assert (
+        result.returncode == 1
+        and result.stderr.strip() == 'expected a compiler, got TRITON_INTERPRET=1; unset it'
+    )

@@ -17,12 +17,12 @@ def test_the_distance_of_gaussians_is_the_closed_form():
     x = torch.randn(500, 3, dtype=torch.float64)
     x -= x.mean(0)
     x = x @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(x.T))).T
-    y = x @ torch.diag(torch.tensor([2., 3., 1.], dtype=torch.float64)) + torch.tensor([3., 0., 0.])
+    y = x @ torch.diag(torch.tensor([2.0, 3.0, 1.0], dtype=torch.float64)) + torch.tensor([3.0, 0.0, 0.0])
     assert frechet.distance(x, y) == pytest.approx(9 + (2 - 1) ** 2 + (3 - 1) ** 2, rel=1e-6)
     # C1 and C2 that do not commute: the trace of the root of a 2 x 2 matrix M is sqrt(trace M + 2 sqrt(det M)).
     x = x[:, :2]
-    y = x @ torch.linalg.cholesky(torch.tensor([[2., 1.], [1., 3.]], dtype=torch.float64)).T
-    z = x @ torch.diag(torch.tensor([1., 2.], dtype=torch.float64))
+    y = x @ torch.linalg.cholesky(torch.tensor([[2.0, 1.0], [1.0, 3.0]], dtype=torch.float64)).T
+    z = x @ torch.diag(torch.tensor([1.0, 2.0], dtype=torch.float64))
     product = torch.cov(y.T) @ torch.cov(z.T)
     expected = 5 + 5 - 2 * math.sqrt(product.trace() + 2 * math.sqrt(torch.linalg.det(product)))
     assert frechet.distance(y, z) == pytest.approx(expected, rel=1e-6)
@@ -35,7 +35,10 @@ def test_samples_like_new_real_images_are_at_the_floor():
     distance, floor = frechet.compare(samples, real)
     assert 0.5 < distance / floor < 2
     assert frechet.compare(samples + 1, real)[0] > 10 * floor
-    assert frechet.compare(samples[:5], real[:4]) != (None, None) and frechet.compare(samples, real[:3]) == (None, None)
+    assert frechet.compare(samples[:5], real[:4]) != (None, None) and frechet.compare(samples, real[:3]) == (
+        None,
+        None,
+    )
 
 
 @pytest.fixture(scope='module')
@@ -49,14 +52,22 @@ def test_grades_of_samples(whole_digits):
     torch.manual_seed(5)
     state = torch.get_rng_state()
     good = frechet.grade(test.X, train, test)
-    assert torch.equal(state, torch.get_rng_state())   # the caller's random numbers are left alone
-    assert good['frechet_features'] == 'classifier' and good['classes'] == 10 and good['smallest_class'] > 0.05
+    assert torch.equal(state, torch.get_rng_state())  # the caller's random numbers are left alone
+    assert (
+        good['frechet_features'] == 'classifier' and good['classes'] == 10 and good['smallest_class'] > 0.05
+    )
     assert good['frechet'] < 2 * good['frechet_floor']
     classifier = frechet.known[train.checksum()]
     features = frechet.classifier_features(classifier, test.X.byte())
-    assert features.shape == (797, 64) and (classifier.head(features).argmax(1) == test.y).float().mean() > 0.9
+    assert (
+        features.shape == (797, 64) and (classifier.head(features).argmax(1) == test.y).float().mean() > 0.9
+    )
     collapsed = frechet.grade(test.X[test.y == 0][:1].expand(500, -1, -1), train, test)
-    assert collapsed['classes'] == 1 and collapsed['smallest_class'] == 0 and collapsed['frechet'] > 20 * good['frechet']
+    assert (
+        collapsed['classes'] == 1
+        and collapsed['smallest_class'] == 0
+        and collapsed['frechet'] > 20 * good['frechet']
+    )
 
 
 def test_the_classifier_repeats_and_takes_colour(monkeypatch):
@@ -73,4 +84,4 @@ def test_the_classifier_repeats_and_takes_colour(monkeypatch):
 def test_inception_is_not_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     monkeypatch.setattr(frechet.importlib.util, 'find_spec', lambda name: object())
-    assert frechet.inception() is None   # installed, but without weights
+    assert frechet.inception() is None  # installed, but without weights

@@ -1,4 +1,5 @@
 """The GAN: networks, both players' steps, and its run from start to report."""
+
 import json
 import os
 import signal
@@ -26,18 +27,23 @@ def data_path(monkeypatch, csv_dir):
 
 # --------------------------------------------------------------------------------------------- networks
 
+
 @pytest.mark.parametrize('kind', gan.MODELS)
 @pytest.mark.parametrize('shape', [(28, 28), (32, 20), (3, 16, 16), (3, 64, 64)])
 def test_networks_fit_the_images(kind, shape):
     model = gan.GAN(kind, 5, shape).eval()
     z = model.sample_prior(4, seed=1)
-    assert torch.equal(z, model.sample_prior(4, seed=1)) and not torch.equal(z, model.sample_prior(4, seed=1, step=1))
+    assert torch.equal(z, model.sample_prior(4, seed=1)) and not torch.equal(
+        z, model.sample_prior(4, seed=1, step=1)
+    )
     with torch.no_grad():
         fake, images = model.generator(z), model.decode(z)
         assert fake.shape == (4, *(shape if len(shape) == 3 else (1, *shape))) and fake.abs().max() <= 1
         assert images.shape == (4, *shape) and 0 <= images.min() and images.max() <= 255
         assert model.discriminator(fake).shape == (4, 1)
-        assert torch.allclose(images[:1], model.decode(z[:1]), atol=1e-3)   # an image does not depend on the others
+        assert torch.allclose(
+            images[:1], model.decode(z[:1]), atol=1e-3
+        )  # an image does not depend on the others
 
 
 @pytest.mark.parametrize('shape', [(30, 30), (8, 8), (3, 62, 64)])
@@ -69,6 +75,7 @@ def test_shifts_move_images_whole_and_pass_the_gradient():
 
 # --------------------------------------------------------------------------------------------- runs
 
+
 @pytest.mark.parametrize('kind', gan.MODELS)
 def test_a_run_from_start_to_report(command, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
@@ -76,13 +83,29 @@ def test_a_run_from_start_to_report(command, tmp_path, monkeypatch, kind):
     assert status == 0 and not err and 'frechet' in out and 'classes' in out, err
     folder = tmp_path / 'runs' / f'gan-{kind}'
     drawn = {'loss.png', 'samples.png', 'samples.gif', 'interpolation.png', 'interpolation.gif'}
-    assert set(os.listdir(folder)) == {'config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', *drawn}
+    assert set(os.listdir(folder)) == {
+        'config.json',
+        'checkpoint.pt',
+        'metrics.jsonl',
+        'results.json',
+        'report.html',
+        *drawn,
+    }
     metrics = training.read_metrics(folder)
     assert [m['epoch'] for m in metrics] == [1, 2, 3] and set(metrics[0]) == {'epoch', *gan.NAMES, 'seconds'}
     assert all(0 < m['d_real'] < 1 and 0 < m['d_fake'] < 1 for m in metrics)
     results = json.loads((folder / 'results.json').read_text())
-    assert {'system', 'model', 'latent_dim', 'frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class',
-            'train_seconds'} <= set(results) and 'test_loss' not in results
+    assert {
+        'system',
+        'model',
+        'latent_dim',
+        'frechet',
+        'frechet_floor',
+        'frechet_features',
+        'classes',
+        'smallest_class',
+        'train_seconds',
+    } <= set(results) and 'test_loss' not in results
     report = (folder / 'report.html').read_text()
     assert report.count('data:image/png;base64') == 3 and report.count('data:image/gif;base64') == 2
     assert Image.open(folder / 'samples.gif').n_frames == 3
@@ -96,32 +119,45 @@ def test_a_run_from_start_to_report(command, tmp_path, monkeypatch, kind):
     status, out, err = command(evaluate, '--samples', '7')
     assert status == 0 and not err and f'gan-{kind}' in out
     samples = np.load(folder / 'samples_prior.npy')
-    assert samples.shape == (7, 28, 28) and samples.dtype == np.uint8 and not (folder / 'samples_mixture.npy').exists()
+    assert (
+        samples.shape == (7, 28, 28)
+        and samples.dtype == np.uint8
+        and not (folder / 'samples_mixture.npy').exists()
+    )
     again = json.loads((folder / 'results.json').read_text())
     assert again['frechet'] == pytest.approx(results['frechet'], rel=1e-6)
     status, out, err = command(evaluate, '--dataset', 'digits', '--n-test', '30', '--json', 'grades.json')
-    grades, = json.loads((tmp_path / 'grades.json').read_text())
-    assert status == 0 and grades['frechet'] is None   # other data than the run's is no match for its samples
+    (grades,) = json.loads((tmp_path / 'grades.json').read_text())
+    assert status == 0 and grades['frechet'] is None  # other data than the run's is no match for its samples
 
 
 def test_long_runs_keep_few_frames(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(gan, 'FRAMES', 2)
-    config = {'system': 'gan', 'model': 'linear', 'latent_dim': 4, 'lr': 1e-3, 'epochs': 5, 'batch_size': 64, 'seed': 0}
+    config = {
+        'system': 'gan',
+        'model': 'linear',
+        'latent_dim': 4,
+        'lr': 1e-3,
+        'epochs': 5,
+        'batch_size': 64,
+        'seed': 0,
+    }
     state, _ = gan.fit(gan.GAN('linear', 4), digits[0], config, tmp_path)
-    assert len(state['frames']) == 1   # after epoch 3
+    assert len(state['frames']) == 1  # after epoch 3
 
 
 @pytest.mark.parametrize('kind', gan.MODELS)
 def test_an_interrupted_run_ends_as_an_undisturbed_one(command, tmp_path, monkeypatch, kind):
     flags = ['--model', kind, *SMALL]
     assert command(train_gan, *flags, '--run-dir', tmp_path / 'whole')[0] == 0
-    step, interrupted = gan.Trainer.step, [5, 12, 20]   # 12 steps an epoch: within one, and at its end
+    step, interrupted = gan.Trainer.step, [5, 12, 20]  # 12 steps an epoch: within one, and at its end
 
     def stop(self, *batch):
         if interrupted and self.step_number + 1 == interrupted[0]:
             interrupted.pop(0)
             os.kill(os.getpid(), signal.SIGINT)
         step(self, *batch)
+
     monkeypatch.setattr(gan.Trainer, 'step', stop)
     flags += ['--run-dir', tmp_path / 'parts', '--resume']
     for _ in range(3):
@@ -149,17 +185,29 @@ def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(command, t
         if self.step_number == 14 and poison == 'images':
             self.images.X = self.images.X * float('nan')
         step(self, *batch)
-        if self.step_number == 24 and poison == 'weights':   # the last of an epoch
+        if self.step_number == 24 and poison == 'weights':  # the last of an epoch
             with torch.no_grad():
                 self.model.discriminator[-1].bias.fill_(float('inf'))
+
     monkeypatch.setattr(gan.Trainer, 'step', poisoned)
     status, _, err = command(train_gan, '--run-dir', tmp_path / 'run', *SMALL)
-    assert status == 2 and err.count('\n') == 1 and f'got none at step {14 if poison == "images" else 24}' in err
-    assert utils.load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')['step'] == 12 and not utils.is_whole(tmp_path / 'run')
+    assert (
+        status == 2 and err.count('\n') == 1 and f'got none at step {14 if poison == "images" else 24}' in err
+    )
+    assert utils.load_checkpoint(tmp_path / 'run' / 'checkpoint.pt')['step'] == 12 and not utils.is_whole(
+        tmp_path / 'run'
+    )
 
 
-@pytest.mark.parametrize('arguments, message', [(['--model', 'style'], "invalid choice: 'style'"), (['--lr', '0'], 'above 0'),
-                                                (['--beta', '1'], 'unrecognized arguments'), (['--n-train', '65'], 'at most 64')])
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['--model', 'style'], "invalid choice: 'style'"),
+        (['--lr', '0'], 'above 0'),
+        (['--beta', '1'], 'unrecognized arguments'),
+        (['--n-train', '65'], 'at most 64'),
+    ],
+)
 def test_bad_flags_get_one_line(command, tmp_path, arguments, message):
     status, out, err = command(train_gan, '--run-dir', tmp_path / 'run', *arguments)
     assert status == 2 and err.startswith('error: ') and err.count('\n') == 1 and message in err and not out
@@ -169,4 +217,9 @@ def test_bad_flags_get_one_line(command, tmp_path, arguments, message):
 def test_gif(tmp_path, shape):
     pictures.save_gif(torch.rand(shape) * 300 - 20, tmp_path / 'x.gif')
     with Image.open(tmp_path / 'x.gif') as gif:
-        assert gif.n_frames == 7 and gif.size == (210, 140) and gif.info['duration'] == 100 and gif.info['loop'] == 0
+        assert (
+            gif.n_frames == 7
+            and gif.size == (210, 140)
+            and gif.info['duration'] == 100
+            and gif.info['loop'] == 0
+        )

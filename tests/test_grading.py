@@ -49,8 +49,20 @@ def trained(digits, tmp_path_factory):
     train, _ = digits
     torch.manual_seed(0)
     model = models.VariationalAutoDecoder('laplace', 8)
-    config = {'system': 'vad', 'dist': 'laplace', 'dataset': 'digits', 'epochs': 4, 'batch_size': 16, 'lr': 4e-3,
-              'latent_lr': 0.1, 'beta': 1.0, 'obs_std': 0.1, 'seed': 0, 'latent_dim': 8, 'decoder': 'groupnorm'}
+    config = {
+        'system': 'vad',
+        'dist': 'laplace',
+        'dataset': 'digits',
+        'epochs': 4,
+        'batch_size': 16,
+        'lr': 4e-3,
+        'latent_lr': 0.1,
+        'beta': 1.0,
+        'obs_std': 0.1,
+        'seed': 0,
+        'latent_dim': 8,
+        'decoder': 'groupnorm',
+    }
     state, _ = training.fit(model, train, config, tmp_path_factory.mktemp('run'))
     return model, state
 
@@ -70,7 +82,10 @@ def test_grades_repeat_and_fit_in_the_allowed_passes(digits, trained):
 @pytest.mark.parametrize('n', [1, 7, 1500])
 def test_samples(trained, n):
     model, state = trained
-    for images in (grading.sample_prior(model, n, seed=0), grading.sample_mixture(model, state['latents'], n, seed=0)):
+    for images in (
+        grading.sample_prior(model, n, seed=0),
+        grading.sample_mixture(model, state['latents'], n, seed=0),
+    ):
         assert images.shape == (n, 28, 28) and 0 <= images.min() and images.max() <= 255
     assert torch.equal(grading.sample_prior(model, n, seed=0), grading.sample_prior(model, n, seed=0))
     assert not torch.equal(grading.sample_prior(model, n, seed=0), grading.sample_prior(model, n, seed=1))

@@ -5,17 +5,19 @@ import commands
 import kernels
 import models
 
-MODELS = [None, *kernels.FAMILIES]   # None: the auto-decoder
+MODELS = [None, *kernels.FAMILIES]  # None: the auto-decoder
 
 
-SHAPES = {'conv64': (3, 64, 64)}   # decoders for other images than 28 x 28 grey ones
+SHAPES = {'conv64': (3, 64, 64)}  # decoders for other images than 28 x 28 grey ones
 
 
 def make(dist, latent_dim=6, decoder='groupnorm', shape=models.SHAPE, encoder=None):
     torch.manual_seed(0)
     kind = [] if dist is None else [dist]
     if encoder:
-        return (models.VariationalAutoEncoder if dist else models.AutoEncoder)(encoder, *kind, latent_dim, decoder, shape)
+        return (models.VariationalAutoEncoder if dist else models.AutoEncoder)(
+            encoder, *kind, latent_dim, decoder, shape
+        )
     return (models.VariationalAutoDecoder if dist else models.AutoDecoder)(*kind, latent_dim, decoder, shape)
 
 
@@ -48,12 +50,20 @@ def test_encoders_give_latents_of_images_of_any_shape(dist, encoder, shape):
     assert latents.shape == (5, 3 * model.params_per_dim)
     model(latents).sum().backward()
     assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.encoder.parameters())
-    model.eval()   # an image's latents are its own, whatever the batch
+    model.eval()  # an image's latents are its own, whatever the batch
     torch.testing.assert_close(model.encoder(x[2:3]), model.encoder(x)[2:3], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('decoder, shape', [('dcgan4x4', (3, 64, 64)), ('dcgan7x7', (32, 32)), ('conv6', (3, 28, 28)),
-                                            ('conv64', (28, 28)), ('groupnorm', (3, 30, 32))])
+@pytest.mark.parametrize(
+    'decoder, shape',
+    [
+        ('dcgan4x4', (3, 64, 64)),
+        ('dcgan7x7', (32, 32)),
+        ('conv6', (3, 28, 28)),
+        ('conv64', (28, 28)),
+        ('groupnorm', (3, 30, 32)),
+    ],
+)
 def test_images_that_a_decoder_cannot_make(decoder, shape):
     with pytest.raises(ValueError, match=f'expected images .* for decoder {decoder}, got '):
         models.AutoDecoder(4, decoder, shape)
@@ -66,7 +76,7 @@ def test_saturated_pixels_still_learn(logit):
     latents = random_latents(model).requires_grad_()
     images = model(latents)
     assert images.max() < 1e-6 if logit < 0 else images.min() == 255
-    gradient, = torch.autograd.grad(images.square().sum() + images.sum(), latents)
+    (gradient,) = torch.autograd.grad(images.square().sum() + images.sum(), latents)
     assert gradient.abs().max() > 0
 
 
@@ -111,7 +121,10 @@ def test_standardising_changes_no_image(dist):
     assert not torch.allclose(new, latents)
     torch.testing.assert_close(model.decode(model.mean(new)), before, atol=0.01, rtol=1e-4)
     if dist:
-        kl = [model.sample(model.params(table), seed=0, step=0, ids=torch.arange(50))[1].mean() for table in (latents, new)]
+        kl = [
+            model.sample(model.params(table), seed=0, step=0, ids=torch.arange(50))[1].mean()
+            for table in (latents, new)
+        ]
         assert kl[1] < kl[0]
 
 
@@ -151,5 +164,5 @@ def test_bfloat16_is_for_the_decoder_only():
         images[-1].square().mean().backward()
         assert images[-1].dtype == latents.grad.dtype == torch.float32 and latents.grad.abs().max() > 0
         assert all(weight.dtype == torch.float32 for weight in model.parameters())
-    torch.testing.assert_close(*images, rtol=0, atol=1)   # in 0-255
+    torch.testing.assert_close(*images, rtol=0, atol=1)  # in 0-255
     assert not torch.equal(*images)

@@ -1,4 +1,5 @@
 """Several processes on one machine, by torchrun and gloo: the same curve, the same checkpoints, one line for what is wrong."""
+
 import json
 import os
 import re
@@ -25,8 +26,19 @@ FLAGS = ['--latent-dim', '5', '--device', 'cpu', '--epochs', '2', '--batch-size'
 def torchrun(processes, csv_dir, *flags, script='train_vad.py'):
     """A torchrun of the script, started."""
     environment = {**os.environ, 'DATA_PATH': str(csv_dir), 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', str(processes), ROOT / script, *FLAGS, *flags]
-    return subprocess.Popen([*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        '-m',
+        'torch.distributed.run',
+        '--nproc-per-node',
+        str(processes),
+        ROOT / script,
+        *FLAGS,
+        *flags,
+    ]
+    return subprocess.Popen(
+        [*map(str, command)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 def finish(process):
@@ -36,7 +48,9 @@ def finish(process):
 
 
 def curve(folder):
-    return torch.tensor([[m[name] for name in ('loss', 'reconstruction', 'kl')] for m in training.read_metrics(folder)])
+    return torch.tensor(
+        [[m[name] for name in ('loss', 'reconstruction', 'kl')] for m in training.read_metrics(folder)]
+    )
 
 
 def test_any_number_of_processes_follows_the_same_curve(command, csv_dir, tmp_path):
@@ -45,19 +59,23 @@ def test_any_number_of_processes_follows_the_same_curve(command, csv_dir, tmp_pa
     one = json.loads((tmp_path / '1' / 'results.json').read_text())
     for k in (2, 4):
         status, out, err = finish(torchrun(k, csv_dir, '--run-dir', tmp_path / str(k)))
-        assert status == 0 and not err and out.count('report.html') == 1, err   # one process speaks
+        assert status == 0 and not err and out.count('report.html') == 1, err  # one process speaks
         torch.testing.assert_close(curve(tmp_path / str(k)), curve(tmp_path / '1'), rtol=1e-4, atol=0)
         results = json.loads((tmp_path / str(k) / 'results.json').read_text())
         for name in ('train_loss', 'test_loss', 'kl'):
             assert results[name] == pytest.approx(one[name], rel=1e-3)
-        latents = [utils.load_checkpoint(tmp_path / run / 'checkpoint.pt')['latents'] for run in ('1', str(k))]
+        latents = [
+            utils.load_checkpoint(tmp_path / run / 'checkpoint.pt')['latents'] for run in ('1', str(k))
+        ]
         torch.testing.assert_close(*latents, rtol=0.02, atol=0.02)
         assert not list((tmp_path / str(k)).glob('shares-*'))
 
 
 def test_an_interrupted_run_goes_on_with_another_number_of_processes(command, csv_dir, tmp_path):
     many = ['--epochs', '30', '--dist', 'exponential']
-    status, _, err = command(train_vad, '--data-path', csv_dir, *FLAGS, *many, '--run-dir', tmp_path / 'whole')
+    status, _, err = command(
+        train_vad, '--data-path', csv_dir, *FLAGS, *many, '--run-dir', tmp_path / 'whole'
+    )
     assert status == 0, err
     run = tmp_path / 'run'
     process = torchrun(2, csv_dir, *many, '--run-dir', run)
@@ -79,19 +97,28 @@ def test_an_interrupted_run_goes_on_with_another_number_of_processes(command, cs
         assert not list(folder.glob('shares-*'))
 
 
-@pytest.mark.parametrize('script, flags, message', [
-    ('train_ad.py', ['--n-train', '4'], 'expected images for each of 3 processes, in shares of 2, got 4 images'),
-    ('train_vad.py', ['--decoder', 'dcgan7x7'], 'expected a decoder without batch normalisation'),
-    ('train_vae.py', [], 'expected train_ad.py or train_vad.py with several processes, got 3')])
+@pytest.mark.parametrize(
+    'script, flags, message',
+    [
+        (
+            'train_ad.py',
+            ['--n-train', '4'],
+            'expected images for each of 3 processes, in shares of 2, got 4 images',
+        ),
+        ('train_vad.py', ['--decoder', 'dcgan7x7'], 'expected a decoder without batch normalisation'),
+        ('train_vae.py', [], 'expected train_ad.py or train_vad.py with several processes, got 3'),
+    ],
+)
 def test_one_line_says_what_is_wrong(csv_dir, tmp_path, script, flags, message):
     status, out, err = finish(torchrun(3, csv_dir, *flags, '--run-dir', tmp_path / 'run', script=script))
-    errors = [line for line in err.splitlines() if line.startswith('error: ')]   # torchrun adds its own report
+    errors = [line for line in err.splitlines() if line.startswith('error: ')]  # torchrun adds its own report
     assert status and len(errors) == 1 and errors[0].startswith('error: ' + message), err
-    assert not re.search(rf'File "{re.escape(str(ROOT))}/\w+\.py"', err)   # no traceback of ours
+    assert not re.search(rf'File "{re.escape(str(ROOT))}/\w+\.py"', err)  # no traceback of ours
     assert not (tmp_path / 'run' / 'checkpoint.pt').exists()
 
 
 # ------------------------------------------------------------------------------------------------ shards
+
 
 @pytest.fixture
 def alone():

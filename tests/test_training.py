@@ -19,16 +19,34 @@ MODELS = [None, *kernels.FAMILIES]
 def make(dist, latent_dim=8, seed=0, encoder=None):
     torch.manual_seed(seed)
     if encoder:
-        return models.VariationalAutoEncoder(encoder, dist, latent_dim) if dist else models.AutoEncoder(encoder, latent_dim)
+        return (
+            models.VariationalAutoEncoder(encoder, dist, latent_dim)
+            if dist
+            else models.AutoEncoder(encoder, latent_dim)
+        )
     return models.VariationalAutoDecoder(dist, latent_dim) if dist else models.AutoDecoder(latent_dim)
 
 
 def make_config(**changes):
-    return {'system': 'vad', 'dist': 'gaussian', 'dataset': 'digits', 'latent_dim': 8, 'decoder': 'groupnorm', 'epochs': 3,
-            'batch_size': 16, 'lr': 4e-3, 'latent_lr': 0.1, 'beta': 1.0, 'obs_std': 0.1, 'seed': 0, **changes}
+    return {
+        'system': 'vad',
+        'dist': 'gaussian',
+        'dataset': 'digits',
+        'latent_dim': 8,
+        'decoder': 'groupnorm',
+        'epochs': 3,
+        'batch_size': 16,
+        'lr': 4e-3,
+        'latent_lr': 0.1,
+        'beta': 1.0,
+        'obs_std': 0.1,
+        'seed': 0,
+        **changes,
+    }
 
 
 # ---------------------------------------------------------------------------------------------- images
+
 
 def test_rows_are_images_and_their_shifted_copies(digits):
     train, _ = digits
@@ -39,7 +57,7 @@ def test_rows_are_images_and_their_shifted_copies(digits):
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
     for copy, (top, left) in enumerate(training.SHIFTS):
         rows = torch.tensor([copy * n, copy * n + n - 1])
-        torch.testing.assert_close(images[rows], padded[[0, n - 1], top:top + 28, left:left + 28])
+        torch.testing.assert_close(images[rows], padded[[0, n - 1], top : top + 28, left : left + 28])
     torch.testing.assert_close(images[torch.arange(n)], x)
 
 
@@ -50,12 +68,17 @@ def test_an_epoch_shows_every_image_and_some_copies(n):
     assert (order < n).sum() == n and order.max() < 5 * n
     assert torch.equal(order, training.epoch_order(n, seed=0, epoch=3))
     if n > 2:
-        for other in (dict(seed=1, epoch=3), dict(seed=0, epoch=4), dict(seed=4096, epoch=3),   # 4096 << 20 is 2^32
-                      dict(seed=2 ** 32 - 1, epoch=3)):
+        for other in (
+            dict(seed=1, epoch=3),
+            dict(seed=0, epoch=4),
+            dict(seed=4096, epoch=3),  # 4096 << 20 is 2^32
+            dict(seed=2**32 - 1, epoch=3),
+        ):
             assert not torch.equal(order, training.epoch_order(n, **other))
 
 
 # ----------------------------------------------------------------------------------------------- start
+
 
 @pytest.mark.parametrize('dist', MODELS)
 @pytest.mark.parametrize('n, latent_dim', [(64, 8), (1, 4), (2, 3), (5, 20), (64, 1)])
@@ -66,7 +89,7 @@ def test_latents_start_near_the_prior(digits, dist, n, latent_dim):
     table = training.start_latents(model, images, obs_std=0.1)
     assert table.shape == (5 * n, latent_dim * model.params_per_dim) and torch.isfinite(table).all()
     _, kl = model.sample(model.params(table), seed=0, step=0, ids=torch.arange(5 * n))
-    assert kl.mean() < 4 * latent_dim   # nats: within reach of N(0, 1), whatever the images
+    assert kl.mean() < 4 * latent_dim  # nats: within reach of N(0, 1), whatever the images
 
 
 def test_a_model_starts_at_the_mean_image(digits):
@@ -79,9 +102,11 @@ def test_a_model_starts_at_the_mean_image(digits):
 def test_components_that_carry_little_start_at_the_prior_and_unread(digits):
     model = make('gaussian', 40)
     table = training.start_latents(model, training.Images(digits[0], 'cpu'), obs_std=0.3)
-    off = (model.params(table) == 0).all(0).all(0)                                # [D]
+    off = (model.params(table) == 0).all(0).all(0)  # [D]
     assert 0 < off.sum() < 40
-    assert (model.decoder.stem.weight[:, off] == 0).all() and (model.decoder.stem.weight[:, ~off] != 0).any(0).all()
+    assert (model.decoder.stem.weight[:, off] == 0).all() and (model.decoder.stem.weight[:, ~off] != 0).any(
+        0
+    ).all()
 
 
 def test_ridge_regression_equals_scikit_learn():
@@ -94,6 +119,7 @@ def test_ridge_regression_equals_scikit_learn():
 
 
 # ------------------------------------------------------------------------------------------------- Adam
+
 
 def test_row_adam_equals_torch_on_the_rows_it_touches():
     generator = torch.Generator().manual_seed(0)
@@ -110,7 +136,11 @@ def test_row_adam_equals_torch_on_the_rows_it_touches():
         row_adam.step(rows, gradient, 0.1)
     torch.testing.assert_close(ours[rows], reference.detach())
     others = [0, 1, 3, 4, 6, 8, 9]
-    assert torch.equal(ours[others], table[others]) and not row_adam.m[others].any() and not row_adam.count[others].any()
+    assert (
+        torch.equal(ours[others], table[others])
+        and not row_adam.m[others].any()
+        and not row_adam.count[others].any()
+    )
 
 
 def test_row_adam_counts_each_row_by_itself():
@@ -119,7 +149,9 @@ def test_row_adam_counts_each_row_by_itself():
     for _ in range(9):
         adam.step(torch.tensor([0]), torch.ones(1, 3), 0.1)
     adam.step(torch.tensor([1]), torch.full((1, 3), 1e-3), 0.1)
-    torch.testing.assert_close(table[1], torch.full((3,), -0.1), rtol=1e-3, atol=0)   # a first step has length lr
+    torch.testing.assert_close(
+        table[1], torch.full((3,), -0.1), rtol=1e-3, atol=0
+    )  # a first step has length lr
 
 
 class Recorded(training.Replay):
@@ -131,6 +163,7 @@ class Recorded(training.Replay):
     def capture(self):
         class Graph:
             replay = self.warm_up
+
         return Graph
 
 
@@ -140,20 +173,39 @@ def graphed_and_not(monkeypatch, train, replay, device, **changes):
     for wrap in (lambda work: work, replay):
         monkeypatch.setattr(training, 'replayed', lambda work, *_: wrap(work))
         model = make('laplace').to(device).train()
-        trainer = training.Trainer(model, training.Images(train, device), make_config(batch_size=20, **changes))
+        trainer = training.Trainer(
+            model, training.Images(train, device), make_config(batch_size=20, **changes)
+        )
         for epoch in range(3):
             for batch in trainer.images.epoch(0, epoch, 20):
                 trainer.step(*batch)
-        latents = training.infer(model, trainer.table[:64].clone(), trainer.images, make_config(), use=training.REFINE, passes=5,
-                                 lr=0.05, label='refining')
-        ends.append({**trainer.state_dict()['shares'], **model.state_dict(), 'history': trainer.history, 'latents': latents})
+        latents = training.infer(
+            model,
+            trainer.table[:64].clone(),
+            trainer.images,
+            make_config(),
+            use=training.REFINE,
+            passes=5,
+            lr=0.05,
+            label='refining',
+        )
+        ends.append(
+            {
+                **trainer.state_dict()['shares'],
+                **model.state_dict(),
+                'history': trainer.history,
+                'latents': latents,
+            }
+        )
     for name, x in ends[0].items():
         torch.testing.assert_close(x, ends[1][name], rtol=1e-3, atol=1e-4)
 
 
 def test_a_step_reads_all_that_changes_from_its_arguments(digits, monkeypatch):
     replays = []
-    graphed_and_not(monkeypatch, digits[0], lambda work: replays.append(Recorded(work, 'cpu')) or replays[-1], 'cpu')
+    graphed_and_not(
+        monkeypatch, digits[0], lambda work: replays.append(Recorded(work, 'cpu')) or replays[-1], 'cpu'
+    )
     assert [replay.calls for replay in replays] == [27, 5] and all(replay.graph for replay in replays)
 
 
@@ -166,10 +218,11 @@ def test_one_cycle():
     factors = [training.one_cycle(i, 1000, 0.1) for i in range(1000)]
     assert 0 < factors[0] and max(factors) == factors[99] == 1 and math.isclose(factors[-1], 0.01)
     assert factors[:100] == sorted(factors[:100]) and factors[99:] == sorted(factors[99:], reverse=True)
-    assert training.one_cycle(0, 1, 0.1) > 0   # a single step moves too
+    assert training.one_cycle(0, 1, 0.1) > 0  # a single step moves too
 
 
 # -------------------------------------------------------------------------------------------- inference
+
 
 @pytest.mark.parametrize('dist', MODELS)
 def test_inference_leaves_the_decoder_alone_and_lowers_the_loss(digits, dist):
@@ -181,10 +234,16 @@ def test_inference_leaves_the_decoder_alone_and_lowers_the_loss(digits, dist):
 
     def loss(latents):
         rows = torch.arange(40)
-        return sum(t.mean() for t in training.negative_elbo(model, model.params(latents), images[rows], make_config(), seed=1, step=0,
-                                                            ids=rows))
-    fitted = training.infer(model, start.clone(), images, make_config(dist=dist), use=training.INFER, passes=10, lr=0.1,
-                            label='')
+        return sum(
+            t.mean()
+            for t in training.negative_elbo(
+                model, model.params(latents), images[rows], make_config(), seed=1, step=0, ids=rows
+            )
+        )
+
+    fitted = training.infer(
+        model, start.clone(), images, make_config(dist=dist), use=training.INFER, passes=10, lr=0.1, label=''
+    )
     assert loss(fitted) < loss(start)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
 
@@ -195,12 +254,23 @@ def test_inference_does_not_depend_on_the_batches(digits, monkeypatch):
     fitted = []
     for batch in (250, 7):
         monkeypatch.setattr(training, 'INFER_BATCH', batch)
-        fitted.append(training.infer(model, torch.zeros(40, 16), images, make_config(), use=training.INFER, passes=2, lr=0.01,
-                                     label=''))
+        fitted.append(
+            training.infer(
+                model,
+                torch.zeros(40, 16),
+                images,
+                make_config(),
+                use=training.INFER,
+                passes=2,
+                lr=0.01,
+                label='',
+            )
+        )
     torch.testing.assert_close(*fitted, rtol=1e-3, atol=1e-3)
 
 
 # --------------------------------------------------------------------------------------------- training
+
 
 @pytest.mark.parametrize('dist', MODELS)
 @pytest.mark.parametrize('seed', [0, 1])
@@ -229,12 +299,16 @@ def test_an_encoder_learns_with_its_decoder(digits, tmp_path, dist, encoder):
     config = make_config(dist=dist, epochs=12, likelihood='bernoulli', lr=2e-3)
     state, _ = training.fit(model, train, config, tmp_path, validation=test)
     assert 'warm_start' not in state
-    torch.testing.assert_close(state['latents'], training.encode(model, training.Images(train, 'cpu'), torch.arange(len(train))))
+    torch.testing.assert_close(
+        state['latents'], training.encode(model, training.Images(train, 'cpu'), torch.arange(len(train)))
+    )
     metrics = training.read_metrics(tmp_path)
     for name in ('loss', 'validation_loss'):
         assert metrics[-1][name] < metrics[0][name]
     last = metrics[-1]
-    assert math.isclose(last['validation_loss'], last['validation_reconstruction'] + last['validation_kl'], rel_tol=1e-6)
+    assert math.isclose(
+        last['validation_loss'], last['validation_reconstruction'] + last['validation_kl'], rel_tol=1e-6
+    )
     # what the last epoch's validation saw is what the grade finds
     images = training.Images(test, 'cpu')
     latents = training.encode(model, images, torch.arange(len(test)))
@@ -246,13 +320,19 @@ def test_an_encoder_learns_with_its_decoder(digits, tmp_path, dist, encoder):
 def test_the_likelihoods_equal_those_of_torch_distributions(digits, likelihood):
     model, x = make('gaussian'), digits[0].X[:5] / 255
     params, arguments = torch.zeros(5, 2, 8), dict(seed=0, step=0, ids=torch.arange(5))
-    reconstruction, _ = training.negative_elbo(model, params, x, make_config(likelihood=likelihood), **arguments)
+    reconstruction, _ = training.negative_elbo(
+        model, params, x, make_config(likelihood=likelihood), **arguments
+    )
     z, _ = model.sample(params, **arguments)
     if likelihood == 'gaussian':
-        expected = -torch.distributions.Normal(model.render(z), 0.1).log_prob(x) - math.log(0.1 * math.sqrt(2 * math.pi))
-    else:   # also of pixels between 0 and 1
-        expected = -torch.distributions.ContinuousBernoulli(logits=model.logits(z)).log_prob(x) \
+        expected = -torch.distributions.Normal(model.render(z), 0.1).log_prob(x) - math.log(
+            0.1 * math.sqrt(2 * math.pi)
+        )
+    else:  # also of pixels between 0 and 1
+        expected = (
+            -torch.distributions.ContinuousBernoulli(logits=model.logits(z)).log_prob(x)
             + torch.distributions.ContinuousBernoulli(logits=model.logits(z))._cont_bern_log_norm()
+        )
     torch.testing.assert_close(reconstruction, expected.flatten(1).sum(1), rtol=1e-4, atol=1e-3)
 
 
@@ -268,6 +348,7 @@ def fit_until(model, train, config, folder, stop_at, how, monkeypatch, resume=No
         if self.step_number == stop_at:
             how(self)
         step(self, *batch)
+
     with monkeypatch.context() as m:
         m.setattr(training.Trainer, 'step', interrupted)
         return training.fit(model, train, config, folder, resume=resume)
@@ -277,10 +358,16 @@ def raise_stop(_):
     raise Stop
 
 
-@pytest.mark.parametrize('dist, encoder', [(None, None), ('gaussian', None), (None, 'conv'), ('laplace', 'lstm')])
-@pytest.mark.parametrize('stop_at', [13, 24, 30])   # 12 steps an epoch: in the second, at its end, in the third
+@pytest.mark.parametrize(
+    'dist, encoder', [(None, None), ('gaussian', None), (None, 'conv'), ('laplace', 'lstm')]
+)
+@pytest.mark.parametrize(
+    'stop_at', [13, 24, 30]
+)  # 12 steps an epoch: in the second, at its end, in the third
 @pytest.mark.parametrize('gently', [True, False])
-def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, monkeypatch, dist, encoder, stop_at, gently):
+def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(
+    digits, tmp_path, monkeypatch, dist, encoder, stop_at, gently
+):
     train, _ = digits
     config = make_config(dist=dist)
     (tmp_path / 'whole').mkdir()
@@ -288,23 +375,29 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(digits, tmp_path, 
     broken = tmp_path / 'broken'
     broken.mkdir()
 
-    def how(trainer):   # Ctrl-C, which saves in mid-epoch, or a death between two checkpoints
+    def how(trainer):  # Ctrl-C, which saves in mid-epoch, or a death between two checkpoints
         os.kill(os.getpid(), signal.SIGINT) if gently else raise_stop(trainer)
+
     with pytest.raises(KeyboardInterrupt if gently else Stop):
         fit_until(make(dist, encoder=encoder), train, config, broken, stop_at, how, monkeypatch)
     state = utils.load_checkpoint(broken / 'checkpoint.pt')
     assert state['step'] == (stop_at + 1 if gently else stop_at // 12 * 12)
-    training.fit(make(dist, seed=9, encoder=encoder), train, config, broken, resume=state)   # other weights at first: all must be restored
+    training.fit(
+        make(dist, seed=9, encoder=encoder), train, config, broken, resume=state
+    )  # other weights at first: all must be restored
     assert (broken / 'checkpoint.pt').read_bytes() == (tmp_path / 'whole' / 'checkpoint.pt').read_bytes()
-    drop_seconds = [[{k: v for k, v in m.items() if k != 'seconds'} for m in training.read_metrics(f)]
-                    for f in (broken, tmp_path / 'whole')]
+    drop_seconds = [
+        [{k: v for k, v in m.items() if k != 'seconds'} for m in training.read_metrics(f)]
+        for f in (broken, tmp_path / 'whole')
+    ]
     assert drop_seconds[0] == drop_seconds[1]
 
 
 def test_weights_that_the_last_step_ruined_are_not_saved(digits, tmp_path, monkeypatch):
-    def poison(trainer):   # the loss of this step is had before its update, and finite
+    def poison(trainer):  # the loss of this step is had before its update, and finite
         update = trainer.adam.step
         trainer.adam.step = lambda: (update(), trainer.model.pixel_bias.data.fill_(float('inf')))
+
     with pytest.raises(training.NotFinite, match=r'at step 24 \(epoch 3\)'):
         fit_until(make('gaussian'), digits[0], make_config(), tmp_path, 23, poison, monkeypatch)
     assert utils.load_checkpoint(tmp_path / 'checkpoint.pt')['step'] == 12
@@ -330,7 +423,11 @@ def test_a_cut_off_line_of_metrics_is_left_out(tmp_path):
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(digits, tmp_path, monkeypatch):
     def poison(trainer):
         trainer.table.fill_(float('nan'))
-    with pytest.raises(training.NotFinite, match=r'expected a finite loss, got none at step 17 \(epoch 2\); nothing after the last good'):
+
+    with pytest.raises(
+        training.NotFinite,
+        match=r'expected a finite loss, got none at step 17 \(epoch 2\); nothing after the last good',
+    ):
         fit_until(make('gaussian'), digits[0], make_config(), tmp_path, 17, poison, monkeypatch)
     state = utils.load_checkpoint(tmp_path / 'checkpoint.pt')
     assert state['step'] == 12 and torch.isfinite(state['shares']['table']).all()

@@ -12,11 +12,13 @@ import torch
 import training
 import utils
 
-
 # ------------------------------------------------------------------------------------------------- data
 
+
 def test_the_course_gets_its_loaders(csv_dir, digits):
-    train_ds, train_dl, test_ds, test_dl = utils.create_dataloaders(data_path=str(csv_dir), batch_size=16, shuffle=False)
+    train_ds, train_dl, test_ds, test_dl = utils.create_dataloaders(
+        data_path=str(csv_dir), batch_size=16, shuffle=False
+    )
     assert train_ds.X.shape == (64, 28, 28) and train_ds.y.shape == (64,) and len(test_ds) == 40
     assert torch.equal(train_ds.X, digits[0].X) and torch.equal(test_ds.y, digits[1].y)
     assert train_ds.X.max() == 255 and train_ds.X.min() == 0
@@ -47,18 +49,24 @@ def break_csv(path, how):
         path.write_text(''.join(lines))
 
 
-@pytest.mark.parametrize('how, message', [
-    ('cut', 'expected 785 whole numbers in every row of .*number of columns changed'),
-    ((0, lambda line: line.replace('label,', '')), 'expected the header of .*got 784 columns'),
-    ((0, lambda line: 'a,b\n'), r"got 2 columns starting with 'a'"),
-    ((3, lambda line: line.replace(',0', ',256', 1)), r'expected pixels in 0-255 .*got 0 to 256 \(first in row 3\)'),
-    ((3, lambda line: line.replace(',0', ',-1', 1)), 'got -1 to 255'),
-    ((3, lambda line: '11' + line[1:]), 'expected labels in 0-9 .*got 0 to 11'),
-    ((3, lambda line: line.replace(',0', ',x', 1)), "could not convert string 'x'"),
-    ((3, lambda line: line.replace(',0', ',nan', 1)), "could not convert string 'nan'"),
-    ((3, lambda line: line.replace(',0', ',0.5', 1)), "could not convert string '0.5'"),
-    ((3, lambda line: '1,2,3\n'), 'number of columns changed'),
-])
+@pytest.mark.parametrize(
+    'how, message',
+    [
+        ('cut', 'expected 785 whole numbers in every row of .*number of columns changed'),
+        ((0, lambda line: line.replace('label,', '')), 'expected the header of .*got 784 columns'),
+        ((0, lambda line: 'a,b\n'), r"got 2 columns starting with 'a'"),
+        (
+            (3, lambda line: line.replace(',0', ',256', 1)),
+            r'expected pixels in 0-255 .*got 0 to 256 \(first in row 3\)',
+        ),
+        ((3, lambda line: line.replace(',0', ',-1', 1)), 'got -1 to 255'),
+        ((3, lambda line: '11' + line[1:]), 'expected labels in 0-9 .*got 0 to 11'),
+        ((3, lambda line: line.replace(',0', ',x', 1)), "could not convert string 'x'"),
+        ((3, lambda line: line.replace(',0', ',nan', 1)), "could not convert string 'nan'"),
+        ((3, lambda line: line.replace(',0', ',0.5', 1)), "could not convert string '0.5'"),
+        ((3, lambda line: '1,2,3\n'), 'number of columns changed'),
+    ],
+)
 def test_malformed_csv(csv_dir, how, message):
     break_csv(csv_dir / 'fashion-mnist_test.csv', how)
     with pytest.raises(utils.UserError, match=message) as error:
@@ -104,8 +112,12 @@ def write_idx(folder, digits):
     folder.mkdir(parents=True)
     for dataset, part in zip(digits, ('train', 't10k')):
         images, labels = dataset.X.byte().numpy(), dataset.y.byte().numpy()
-        (folder / f'{part}-images-idx3-ubyte').write_bytes(struct.pack('>4i', 2051, *images.shape) + images.tobytes())
-        (folder / f'{part}-labels-idx1-ubyte').write_bytes(struct.pack('>2i', 2049, len(labels)) + labels.tobytes())
+        (folder / f'{part}-images-idx3-ubyte').write_bytes(
+            struct.pack('>4i', 2051, *images.shape) + images.tobytes()
+        )
+        (folder / f'{part}-labels-idx1-ubyte').write_bytes(
+            struct.pack('>2i', 2049, len(labels)) + labels.tobytes()
+        )
 
 
 @pytest.mark.parametrize('name, folder', [('fashion-mnist', 'FashionMNIST'), ('mnist', 'MNIST')])
@@ -117,11 +129,15 @@ def test_torchvision_files(tmp_path, digits, name, folder):
 
 def test_imagenette(imagenette_dir):
     train, test, source = utils.load_data(imagenette_dir, 'imagenette', 20, 'all')
-    assert train.X.shape == (20, 3, 64, 64) and test.X.shape == (30, 3, 64, 64) and source == str(imagenette_dir)
-    assert train.X.max() > 128 and len(set(train.y[:10].tolist())) > 3   # classes come mixed
+    assert (
+        train.X.shape == (20, 3, 64, 64) and test.X.shape == (30, 3, 64, 64) and source == str(imagenette_dir)
+    )
+    assert train.X.max() > 128 and len(set(train.y[:10].tolist())) > 3  # classes come mixed
     assert torch.equal(train.X, utils.load_data(imagenette_dir, 'imagenette', 20, 1)[0].X)
     assert len(train.classes) == 10
-    with pytest.raises(utils.UserError, match=r'expected at most 30 images, all that imagenette \(train\) has, got 31'):
+    with pytest.raises(
+        utils.UserError, match=r'expected at most 30 images, all that imagenette \(train\) has, got 31'
+    ):
         utils.load_data(imagenette_dir, 'imagenette', 31, 1)
     for path in (imagenette_dir / 'imagenette2-160' / 'val').glob('*/1.JPEG'):
         path.write_bytes(path.read_bytes()[:300])
@@ -152,8 +168,9 @@ def test_checksums_tell_data_sets_apart(digits):
 
 # --------------------------------------------------------------------------------------------- pictures
 
+
 def test_plot_tsne(tmp_path, digits):
-    for n in (1, 2, 40):   # odd sizes: t-SNE's perplexity has to follow
+    for n in (1, 2, 40):  # odd sizes: t-SNE's perplexity has to follow
         dataset = utils.ImageDataset(digits[1].X[:n], digits[1].y[:n], 'digits')
         utils.plot_tsne(dataset, torch.randn(n, 5), tmp_path / f'{n}.png', plot_title='test')
         assert plt.imread(tmp_path / f'{n}.png').ndim == 3
@@ -174,11 +191,12 @@ def test_save_images(tmp_path, shape):
 
 # ------------------------------------------------------------------------------------------------- files
 
+
 def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / 'checkpoint.pt'
     utils.save_checkpoint(path, {'config': {}, 'a': torch.ones(2)})
     with pytest.raises(Exception):
-        utils.save_checkpoint(path, {'config': {}, 'a': lambda: None})   # cannot be pickled
+        utils.save_checkpoint(path, {'config': {}, 'a': lambda: None})  # cannot be pickled
     assert utils.load_checkpoint(path)['a'].tolist() == [1, 1]
 
 
@@ -201,19 +219,23 @@ def test_another_file_of_torch_is_no_checkpoint(tmp_path, state):
 def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
     def full(*_):
         raise RuntimeError('PytorchStreamWriter failed writing file data/0: file write failed\nmore')
+
     monkeypatch.setattr(torch, 'save', full)
-    with pytest.raises(utils.UserError, match='cannot write .*file write failed; make room and go on with --resume'):
+    with pytest.raises(
+        utils.UserError, match='cannot write .*file write failed; make room and go on with --resume'
+    ):
         utils.save_checkpoint(tmp_path / 'checkpoint.pt', {})
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):
     path = tmp_path / 'checkpoint.pt'
-    torch.save({'a': np.random.default_rng()}, path)   # any object that is not plain data
+    torch.save({'a': np.random.default_rng()}, path)  # any object that is not plain data
     with pytest.raises(utils.UserError, match='UnpicklingError'):
         utils.load_checkpoint(path)
 
 
 # ------------------------------------------------------------------------------------------ arrays in a file
+
 
 @pytest.fixture
 def npy(tmp_path):
@@ -221,37 +243,66 @@ def npy(tmp_path):
         array = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
         np.save(tmp_path / 'images.npy', array)
         return tmp_path / 'images.npy', array
+
     return write
 
 
-@pytest.mark.parametrize('shape, expected', [((50, 12, 8), (12, 8)), ((50, 12, 8, 1), (12, 8)), ((50, 12, 8, 3), (3, 12, 8))])
+@pytest.mark.parametrize(
+    'shape, expected', [((50, 12, 8), (12, 8)), ((50, 12, 8, 1), (12, 8)), ((50, 12, 8, 3), (3, 12, 8))]
+)
 def test_images_in_an_array(npy, shape, expected):
     path, array = npy(*shape)
     train, test, source = utils.load_data(path, n_train=20, n_test=10)
-    assert train.X.shape == (20, *expected) and test.X.shape == (10, *expected) and train.X.dtype == torch.uint8
+    assert (
+        train.X.shape == (20, *expected) and test.X.shape == (10, *expected) and train.X.dtype == torch.uint8
+    )
     assert source == str(path) and not train.labelled and train.name == 'npy'
     first = array[-10].transpose(2, 0, 1) if expected[0] == 3 else array[-10].reshape(12, 8)
-    assert np.array_equal(test.X[0], first)   # the last ones: no training image among them
+    assert np.array_equal(test.X[0], first)  # the last ones: no training image among them
     assert test[0][1].dtype == torch.float32 and np.array_equal(test[0][1], first)
     assert test.checksum() != train.checksum() == utils.ImageDataset(train.X, train.y, 'npy').checksum()
     images, rows = training.Images(train, 'cpu'), torch.tensor([3, 3, 65])
-    assert torch.equal(images[rows], training.Images(utils.ImageDataset(train.X, train.y, 'npy'), 'cpu')[rows])
+    assert torch.equal(
+        images[rows], training.Images(utils.ImageDataset(train.X, train.y, 'npy'), 'cpu')[rows]
+    )
 
 
-@pytest.mark.parametrize('n_train, n_test, expected', [(None, None, (15, 15)), ('all', None, (15, 15)), (None, 'all', (15, 15)),
-                                                       ('all', 4, (26, 4)), (4, 'all', (4, 26)), (7, 2, (7, 2))])
+@pytest.mark.parametrize(
+    'n_train, n_test, expected',
+    [
+        (None, None, (15, 15)),
+        ('all', None, (15, 15)),
+        (None, 'all', (15, 15)),
+        ('all', 4, (26, 4)),
+        (4, 'all', (4, 26)),
+        (7, 2, (7, 2)),
+    ],
+)
 def test_counts_of_an_array(npy, n_train, n_test, expected):
     path, _ = npy(30, 4, 4)
     assert tuple(map(len, utils.load_data(path, None, n_train, n_test)[:2])) == expected
 
 
-@pytest.mark.parametrize('shape, dtype, n_train, n_test, message', [
-    ((9, 4, 4), np.float32, None, None, r'expected uint8 images .* got float32 \[9, 4, 4\]'),
-    ((9, 16), np.uint8, None, None, r'got uint8 \[9, 16\]'), ((9, 4, 4, 2), np.uint8, None, None, r'got uint8 \[9, 4, 4, 2\]'),
-    ((9, 0, 4), np.uint8, None, None, r'got uint8 \[9, 0, 4\]'), ((1, 4, 4), np.uint8, None, None, 'expected two images or more'),
-    ((9, 4, 4), np.uint8, 'all', 'all', 'got "all" for both'),
-    ((9, 4, 4), np.uint8, 8, 2, 'expected at most 9 images for training and test together, .* got 8 and 2'),
-    ((9, 4, 4), np.uint8, 'all', 9, 'got 0 and 9'), ((9, 4, 4), np.uint8, 10, 'all', 'got 10 and -1')])
+@pytest.mark.parametrize(
+    'shape, dtype, n_train, n_test, message',
+    [
+        ((9, 4, 4), np.float32, None, None, r'expected uint8 images .* got float32 \[9, 4, 4\]'),
+        ((9, 16), np.uint8, None, None, r'got uint8 \[9, 16\]'),
+        ((9, 4, 4, 2), np.uint8, None, None, r'got uint8 \[9, 4, 4, 2\]'),
+        ((9, 0, 4), np.uint8, None, None, r'got uint8 \[9, 0, 4\]'),
+        ((1, 4, 4), np.uint8, None, None, 'expected two images or more'),
+        ((9, 4, 4), np.uint8, 'all', 'all', 'got "all" for both'),
+        (
+            (9, 4, 4),
+            np.uint8,
+            8,
+            2,
+            'expected at most 9 images for training and test together, .* got 8 and 2',
+        ),
+        ((9, 4, 4), np.uint8, 'all', 9, 'got 0 and 9'),
+        ((9, 4, 4), np.uint8, 10, 'all', 'got 10 and -1'),
+    ],
+)
 def test_arrays_that_are_no_images(npy, shape, dtype, n_train, n_test, message):
     path, _ = npy(*shape, dtype=dtype)
     with pytest.raises(utils.UserError, match=message):
@@ -267,7 +318,10 @@ def test_files_that_are_no_arrays(npy, content):
         np.save(path, np.array([{}]), allow_pickle=True)
     else:
         path.write_bytes(path.read_bytes()[:-1] if content == 'cut' else content)
-    with pytest.raises(utils.UserError, match='expected images in .* no such file' if content is None else 'cannot read .* as an array'):
+    with pytest.raises(
+        utils.UserError,
+        match='expected images in .* no such file' if content is None else 'cannot read .* as an array',
+    ):
         utils.load_data(path)
 
 
@@ -295,9 +349,11 @@ for _ in range(30):
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='mallopt, which keeps freed memory, is glibc\'s')
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason="mallopt, which keeps freed memory, is glibc's")
 def test_freed_memory_is_kept_for_the_next_tensor():
     # In a process of its own: once memory has run out, as some tests want it, malloc works in another way.
-    out = subprocess.check_output([sys.executable, '-c', NEW_PAGES], cwd=Path(utils.__file__).parent, text=True)
+    out = subprocess.check_output(
+        [sys.executable, '-c', NEW_PAGES], cwd=Path(utils.__file__).parent, text=True
+    )
     pages = [int(line) for line in out.split()]
-    assert len(pages) == 30 and max(pages[20:]) < 100   # the first tensors find no room yet
+    assert len(pages) == 30 and max(pages[20:]) < 100  # the first tensors find no room yet
