@@ -11,10 +11,10 @@ from pathlib import Path
 import matplotlib
 import torch
 
-import gan
 import grading
 import kernels
 import models
+import networks
 import pictures
 import processes
 import training
@@ -172,12 +172,12 @@ def training_parser(description, system, latent_dim):
         type=positive_float,
         default=argparse.SUPPRESS,
         help='peak learning rate of the decoder (default: '
-        + ', '.join(f'{decoder.lr:g} for {name}' for name, decoder in models.DECODERS.items())
+        + ', '.join(f'{decoder.lr:g} for {name}' for name, decoder in networks.DECODERS.items())
         + ')',
     )
     if system in ('ae', 'vae'):
         parser.add_argument(
-            '--encoder', choices=list(models.ENCODERS), default='conv', help='what gives an image its latents'
+            '--encoder', choices=list(networks.ENCODERS), default='conv', help='what gives an image its latents'
         )
     else:
         parser.add_argument(
@@ -217,7 +217,7 @@ def training_parser(description, system, latent_dim):
     )
     parser.add_argument(
         '--decoder',
-        choices=list(models.DECODERS),
+        choices=list(networks.DECODERS),
         default='groupnorm',
         help='dcgan4x4 and dcgan7x7 are those of documents 000 and 001, 13 and 4 times slower on a CPU; mlp and '
         'conv64 (for 3 x 64 x 64) of document 003, conv6 of document 004',
@@ -254,8 +254,8 @@ def parse_classes(wanted, names):
 def build_model(config):
     """The model that a configuration describes, untrained. ValueError: there is no such model."""
     if config['system'] == 'gan':
-        return gan.GAN(config['model'], config['latent_dim'], config['shape'])
-    size = config['latent_dim'], config['decoder'], config.get('shape', models.SHAPE)
+        return models.GAN(config['model'], config['latent_dim'], config['shape'])
+    size = config['latent_dim'], config['decoder'], config.get('shape', networks.SHAPE)
     seed = training.key(config['seed'], training.GRADE)
     if config['system'] == 'ad':
         model = models.AutoDecoder(*size)
@@ -534,7 +534,7 @@ def train(system, args, **config):
             f'samples.png and the t-SNE maps show codes of any size'
         )
     processes.start(utils.pick_device(vars(args).get('device')))
-    run = processes.in_turn(lambda: open_run(system, args, lr=models.DECODERS[args.decoder].lr, **config))
+    run = processes.in_turn(lambda: open_run(system, args, lr=networks.DECODERS[args.decoder].lr, **config))
     if run is None:
         return
     model, train_set, validation = run.model, run.train_set, run.test_set if run.model.encoder else None

@@ -16,7 +16,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-import models
+import networks
 import training
 
 SAMPLES = 1000
@@ -32,7 +32,7 @@ class Classifier(nn.Module):
 
     def __init__(self, shape, classes):
         super().__init__()
-        self.channels, height, width = models.channels_first(shape)
+        self.channels, height, width = networks.channels_first(shape)
         self.features = nn.Sequential(
             nn.Conv2d(self.channels, 32, 3, stride=2, padding=1),
             nn.ReLU(),

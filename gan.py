@@ -8,12 +8,9 @@ while D still wins. Images are in -1 to 1, the range of tanh.
 import math
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from torch.nn.utils.parametrizations import spectral_norm
 
-import kernels
-import models
+import networks
 import training
 import utils
 
@@ -26,94 +23,6 @@ DRAWS = 64  # in samples.gif
 FRAMES = 60  # in samples.gif, at most
 NAMES = 'discriminator_loss', 'generator_loss', 'd_real', 'd_fake'  # d_...: means of D(x) and D(G(z))
 
-
-# --------------------------------------------------------------------------------------------- networks
-
-
-def linear_networks(latent_dim, shape):
-    """Document 003's: two linear layers each."""
-    size = math.prod(shape)
-    generator = nn.Sequential(
-        nn.Linear(latent_dim, 256),
-        nn.LeakyReLU(0.01),
-        nn.Linear(256, size),
-        nn.Tanh(),
-        nn.Unflatten(1, models.channels_first(shape)),
-    )
-    discriminator = nn.Sequential(nn.Flatten(), nn.Linear(size, 128), nn.LeakyReLU(0.01), nn.Linear(128, 1))
-    return generator, discriminator
-
-
-def dcgan_networks(latent_dim, shape):
-    """Document 002's kind: a linear layer to a small grid and transposed convolutions, and the mirror image of that.
-
-    The grid is what is left of the images when they are halved until no side is above 8: 7 x 7 for 28 x 28.
-    """
-    channels, height, width = models.channels_first(shape)
-    widths = []  # of the layers, seen from the image
-    while max(height, width) > 8:
-        if height % 2 or width % 2:
-            raise ValueError(
-                f'expected images whose height and width can be halved until they are at most 8 for model dcgan, '
-                f'got {shape[-2]} x {shape[-1]}; use --model linear'
-            )
-        widths.append(min(64 * 2 ** len(widths), 256))
-        height, width = height // 2, width // 2
-    if not widths:
-        raise ValueError(
-            f'expected images of more than 8 x 8 for model dcgan, got {shape[-2]} x {shape[-1]}; use --model linear'
-        )
-    top = widths[-1] * height * width
-    up = [
-        nn.Linear(latent_dim, top),
-        nn.Unflatten(1, (widths[-1], height, width)),
-        nn.BatchNorm2d(widths[-1]),
-        nn.ReLU(),
-    ]
-    for c_in, c_out in zip(widths[:0:-1], widths[-2::-1]):
-        up += [
-            nn.ConvTranspose2d(c_in, c_out, 4, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(c_out),
-            nn.ReLU(),
-        ]
-    up += [nn.ConvTranspose2d(widths[0], channels, 4, stride=2, padding=1), nn.Tanh()]
-    # Spectral normalisation (Miyato et al., 2018) bounds how steeply D may rise from generated to real images: without it
-    # D is soon certain of a thousand images, and G's gradient is gone.
-    down = []
-    for c_in, c_out in zip([channels, *widths], widths):
-        down += [spectral_norm(nn.Conv2d(c_in, c_out, 4, stride=2, padding=1)), nn.LeakyReLU(0.2)]
-    down += [nn.Flatten(), spectral_norm(nn.Linear(top, 1))]
-    return (
-        nn.Sequential(*up).to(memory_format=torch.channels_last),
-        nn.Sequential(*down).to(memory_format=torch.channels_last),
-    )
-
-
-# name -> function that makes generator and discriminator. ValueError: they cannot make images of that shape.
-MODELS = {'dcgan': dcgan_networks, 'linear': linear_networks}
-
-
-class GAN(nn.Module):
-    """Both players; the generator makes the images.
-
-    kind: a name in MODELS. shape: of an image. ValueError: no such kind, or not for that shape.
-    """
-
-    encoder = None  # of given images it has no latents
-
-    def __init__(self, kind, latent_dim, shape=models.SHAPE):
-        super().__init__()
-        self.latent_dim, self.shape = latent_dim, tuple(shape)
-        self.generator, self.discriminator = models.choose(MODELS, 'model', kind)(latent_dim, self.shape)
-
-    def sample_prior(self, n, *, seed, step=0):
-        """n draws of z ~ N(0, 1), [n, D], a function of seed and step."""
-        device = next(self.parameters()).device
-        return kernels.sample_prior('gaussian', (n, self.latent_dim), seed=seed, step=step, device=device)
-
-    def decode(self, z):
-        """z [B, D] -> images [B, *shape] in 0-255."""
-        return (255 / 2) * (1 + self.generator(z)).view(-1, *self.shape)
 
 
 # --------------------------------------------------------------------------------------------- training
@@ -175,7 +84,7 @@ class Trainer(training.Steps):
         shifts = torch.Generator().manual_seed(
             training.fold(seed << 24 | step)
         )  # a step's own: a resumed run repeats it
-        real = 2 * self.images[rows].view(len(rows), *models.channels_first(model.shape)) - 1
+        real = 2 * self.images[rows].view(len(rows), *networks.channels_first(model.shape)) - 1
         fake = model.generator(
             model.sample_prior(len(rows), seed=training.key(seed, training.TRAIN), step=step)
         )

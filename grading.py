@@ -132,7 +132,7 @@ def grade_training(model, state, train):
     nats."""
     train, latents = train.part(slice(TRAIN_GRADED)), state['latents'][:TRAIN_GRADED]
     ids = torch.arange(len(latents), device=latents.device)
-    _, kl = model.sample(model.params(latents), seed=0, step=0, ids=ids)
+    _, kl = model.sample(model.params(latents), seed=0, step=0, index=ids)
     return {'train_loss': course_loss(model, train, latents), 'kl': float(kl.mean())}
 
 

@@ -9,7 +9,7 @@ python train_ae.py --tune 10                                   # search the arch
 import argparse
 
 import commands
-import models
+import networks
 import sweep
 import utils
 
@@ -111,7 +111,7 @@ def main():
         )
     config = {'weight_decay': args.weight_decay, 'prune': args.prune}
     if paired:
-        config.update(architecture=models.ARCHITECTURE, dropout=args.dropout)
+        config.update(architecture=networks.ARCHITECTURE, dropout=args.dropout)
     if 'patience' in given or 'tune' in given:
         config['min_delta'] = given.get('min_delta', 0.0)
     if 'patience' in given:

@@ -8,6 +8,7 @@ from pathlib import Path
 import commands
 import gan
 import grading
+import models
 import pictures
 import training
 import utils
@@ -19,7 +20,7 @@ def flags():
     )
     parser.add_argument(
         '--model',
-        choices=list(gan.MODELS),
+        choices=list(models.GAN_NETWORKS),
         default='dcgan',
         help='both networks; linear is that of document 003, of two linear layers each',
     )

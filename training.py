@@ -192,7 +192,7 @@ def start_latents(model, images, obs_std):
         # A Gaussian's draws lie near the sphere of radius sqrt(D). Codes of one length also make better
         # neighbours: short ones would be everybody's nearest.
         code = F.normalize(code) * keep.sum().sqrt()
-    return model.start(code, spread).to(device)
+    return model.initialize(code, spread).to(device)
 
 
 @torch.no_grad()
@@ -319,7 +319,7 @@ def negative_elbo(model, params, x, config, *, seed, step, ids):
 
     config: 'obs_std', for a Gaussian likelihood (up to its constant), or 'likelihood': 'bernoulli'.
     """
-    z, kl = model.sample(params, seed=seed, step=step, ids=ids)
+    z, kl = model.sample(params, seed=seed, step=step, index=ids)
     if config.get('likelihood') == 'bernoulli':
         return F.binary_cross_entropy_with_logits(model.logits(z), x, reduction='none').flatten(1).sum(1), kl
     squared_error = (x - model.render(z)).square().flatten(1).sum(1)

@@ -13,6 +13,7 @@ from test_training import Stop, fit_until, raise_stop
 
 import classify
 import models
+import networks
 import pictures
 import sweep
 import train_ad
@@ -29,7 +30,7 @@ FLAGS = ['--epochs', '2', '--latent-dim', '3', '--device', 'cpu']
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Few channels: for what is tested here the default's widths only take time."""
-    monkeypatch.setattr(models, 'ARCHITECTURE', SMALL)
+    monkeypatch.setattr(networks, 'ARCHITECTURE', SMALL)
 
 
 def make_config(**changes):
@@ -75,7 +76,7 @@ def test_the_mirror_gives_images_of_the_shape_that_the_encoder_took(shape, kerne
 
 
 def test_the_mirror_has_the_encoders_sizes_in_the_opposite_order():
-    sizes = models.map_sizes(
+    sizes = networks.map_sizes(
         {
             'convolutions': [
                 {'channels': c, 'kernel': 3, 'stride': 2, 'padding': p} for c, p in ((4, 1), (8, 1), (16, 0))
@@ -85,7 +86,7 @@ def test_the_mirror_has_the_encoders_sizes_in_the_opposite_order():
     )
     assert sizes == [(1, 28, 28), (4, 14, 14), (8, 7, 7), (16, 3, 3)]
     with pytest.raises(ValueError, match='got a map of 3 x 3 for kernel 6 and padding 0 of layer 1'):
-        models.map_sizes({'convolutions': [{'channels': 4, 'kernel': 6, 'stride': 1, 'padding': 0}]}, (3, 3))
+        networks.map_sizes({'convolutions': [{'channels': 4, 'kernel': 6, 'stride': 1, 'padding': 0}]}, (3, 3))
 
 
 def test_a_batch_of_one_image_can_be_standardised():

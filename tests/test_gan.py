@@ -12,6 +12,7 @@ from PIL import Image
 import commands
 import evaluate
 import gan
+import models
 import pictures
 import train_gan
 import training
@@ -28,10 +29,10 @@ def data_path(monkeypatch, csv_dir):
 # --------------------------------------------------------------------------------------------- networks
 
 
-@pytest.mark.parametrize('kind', gan.MODELS)
+@pytest.mark.parametrize('kind', models.GAN_NETWORKS)
 @pytest.mark.parametrize('shape', [(28, 28), (32, 20), (3, 16, 16), (3, 64, 64)])
 def test_networks_fit_the_images(kind, shape):
-    model = gan.GAN(kind, 5, shape).eval()
+    model = models.GAN(kind, 5, shape).eval()
     z = model.sample_prior(4, seed=1)
     assert torch.equal(z, model.sample_prior(4, seed=1)) and not torch.equal(
         z, model.sample_prior(4, seed=1, step=1)
@@ -49,8 +50,8 @@ def test_networks_fit_the_images(kind, shape):
 @pytest.mark.parametrize('shape', [(30, 30), (8, 8), (3, 62, 64)])
 def test_images_that_do_not_fit(shape):
     with pytest.raises(ValueError, match='for model dcgan, got .* use --model linear'):
-        gan.GAN('dcgan', 5, shape)
-    gan.GAN('linear', 5, shape)
+        models.GAN('dcgan', 5, shape)
+    models.GAN('linear', 5, shape)
 
 
 def test_images_that_do_not_fit_get_one_line(command, monkeypatch, tmp_path):
@@ -76,7 +77,7 @@ def test_shifts_move_images_whole_and_pass_the_gradient():
 # --------------------------------------------------------------------------------------------- runs
 
 
-@pytest.mark.parametrize('kind', gan.MODELS)
+@pytest.mark.parametrize('kind', models.GAN_NETWORKS)
 def test_a_run_from_start_to_report(command, tmp_path, monkeypatch, kind):
     monkeypatch.chdir(tmp_path)
     status, out, err = command(train_gan, '--model', kind, *SMALL)
@@ -142,11 +143,11 @@ def test_long_runs_keep_few_frames(digits, tmp_path, monkeypatch):
         'batch_size': 64,
         'seed': 0,
     }
-    state, _ = gan.fit(gan.GAN('linear', 4), digits[0], config, tmp_path)
+    state, _ = gan.fit(models.GAN('linear', 4), digits[0], config, tmp_path)
     assert len(state['frames']) == 1  # after epoch 3
 
 
-@pytest.mark.parametrize('kind', gan.MODELS)
+@pytest.mark.parametrize('kind', models.GAN_NETWORKS)
 def test_an_interrupted_run_ends_as_an_undisturbed_one(command, tmp_path, monkeypatch, kind):
     flags = ['--model', kind, *SMALL]
     assert command(train_gan, *flags, '--run-dir', tmp_path / 'whole')[0] == 0

@@ -4,6 +4,7 @@ import torch
 import commands
 import kernels
 import models
+import networks
 
 MODELS = [None, *kernels.FAMILIES]  # None: the auto-decoder
 
@@ -11,7 +12,7 @@ MODELS = [None, *kernels.FAMILIES]  # None: the auto-decoder
 SHAPES = {'conv64': (3, 64, 64)}  # decoders for other images than 28 x 28 grey ones
 
 
-def make(dist, latent_dim=6, decoder='groupnorm', shape=models.SHAPE, encoder=None):
+def make(dist, latent_dim=6, decoder='groupnorm', shape=networks.SHAPE, encoder=None):
     torch.manual_seed(0)
     kind = [] if dist is None else [dist]
     if encoder:
@@ -25,11 +26,11 @@ def random_latents(model, n=5):
     return torch.randn(n, model.params_per_dim * model.latent_dim, generator=torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize('decoder', models.DECODERS)
+@pytest.mark.parametrize('decoder', networks.DECODERS)
 @pytest.mark.parametrize('dist', MODELS)
 @pytest.mark.parametrize('n, latent_dim', [(1, 1), (5, 6)])
 def test_models_are_called_as_the_course_calls_them(dist, decoder, n, latent_dim):
-    shape = SHAPES.get(decoder, models.SHAPE)
+    shape = SHAPES.get(decoder, networks.SHAPE)
     model = make(dist, latent_dim, decoder, shape).eval()
     latents = random_latents(model, n).requires_grad_()
     assert latents.shape[1] == latent_dim * (len(kernels.family(dist).parameters) if dist else 1)
@@ -40,7 +41,7 @@ def test_models_are_called_as_the_course_calls_them(dist, decoder, n, latent_dim
     assert model.decode(model.mean(latents)).shape == (n, *shape)
 
 
-@pytest.mark.parametrize('encoder', models.ENCODERS)
+@pytest.mark.parametrize('encoder', networks.ENCODERS)
 @pytest.mark.parametrize('dist', MODELS)
 @pytest.mark.parametrize('shape', [(28, 28), (3, 64, 64), (3, 20, 12), (8, 8)])
 def test_encoders_give_latents_of_images_of_any_shape(dist, encoder, shape):
@@ -122,7 +123,7 @@ def test_standardising_changes_no_image(dist):
     torch.testing.assert_close(model.decode(model.mean(new)), before, atol=0.01, rtol=1e-4)
     if dist:
         kl = [
-            model.sample(model.params(table), seed=0, step=0, ids=torch.arange(50))[1].mean()
+            model.sample(model.params(table), seed=0, step=0, index=torch.arange(50))[1].mean()
             for table in (latents, new)
         ]
         assert kl[1] < kl[0]
@@ -132,7 +133,7 @@ def test_standardising_changes_no_image(dist):
 def test_start_codes_are_what_the_decoder_reads(dist):
     model = make(dist, 40)
     code = torch.randn(300, 40, generator=torch.Generator().manual_seed(1))
-    latents = model.start(code, torch.full((40,), 0.2))
+    latents = model.initialize(code, torch.full((40,), 0.2))
     read = model.code(model.mean(latents))
     assert torch.corrcoef(torch.stack([read.flatten(), code.flatten()]))[0, 1] > 0.99
 

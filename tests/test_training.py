@@ -10,6 +10,7 @@ from sklearn.linear_model import Ridge
 import grading
 import kernels
 import models
+import networks
 import training
 import utils
 
@@ -88,7 +89,7 @@ def test_latents_start_near_the_prior(digits, dist, n, latent_dim):
     images = training.Images(train, 'cpu')
     table = training.start_latents(model, images, obs_std=0.1)
     assert table.shape == (5 * n, latent_dim * model.params_per_dim) and torch.isfinite(table).all()
-    _, kl = model.sample(model.params(table), seed=0, step=0, ids=torch.arange(5 * n))
+    _, kl = model.sample(model.params(table), seed=0, step=0, index=torch.arange(5 * n))
     assert kl.mean() < 4 * latent_dim  # nats: within reach of N(0, 1), whatever the images
 
 
@@ -292,7 +293,7 @@ def test_training_beats_the_mean_image_by_far(digits, tmp_path, dist, seed):
 
 
 @pytest.mark.parametrize('dist', MODELS)
-@pytest.mark.parametrize('encoder', models.ENCODERS)
+@pytest.mark.parametrize('encoder', networks.ENCODERS)
 def test_an_encoder_learns_with_its_decoder(digits, tmp_path, dist, encoder):
     train, test = digits
     model = make(dist, encoder=encoder)
