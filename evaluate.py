@@ -4,129 +4,131 @@ python evaluate.py                      all runs under runs/
 python evaluate.py runs/ad --n-test all --json grades.json
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import commands
-import grading
-import utils
-from grading import evaluate_model, reconstruction_loss  # noqa: F401, the course's names
+from evaluation.grades import grade_samples, grade_test
+from evaluation.losses import evaluate_model, reconstruction_loss  # noqa: F401, the course's names
+from evaluation.report import print_results
+from evaluation.samples import sample_mixture, sample_prior
+from training.checkpoints import read_json, write_array, write_json
+from training.command import count, flag, parse_flags, run_command, whole_number
+from training.config import data_path_flag, device_flag
+from training.data import DATASETS, load_images
+from training.errors import UserError
+from training.inference import infer_latents
+from training.runs import find_data, load_run, successor_of
 
 
-def find_runs(named):
-    """Folders of the runs to grade: those named, or all finished ones under runs/. UserError: there are none."""
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Grade trained runs: fit latents to test images, the decoder frozen, and report the course's
+    reconstruction loss (batches of 64), the KL, 5-nearest-neighbour accuracy, and the Fréchet distance of
+    samples from test images."""
+
+    runs: list[Path] = flag(
+        (), 'run folders; none: all under runs/', Path, positional=True, nargs='*', metavar='RUN'
+    )
+    data_path: str | None = data_path_flag(
+        None, 'where the run was trained from, or if that is gone the environment variable DATA_PATH'
+    )
+    device: str | None = device_flag()
+    dataset: str | None = flag(
+        None, "the data set, never replaced by another (default: the run's own)", choices=list(DATASETS)
+    )
+    n_test: int | str | None = flag(
+        None, 'how many test images, a number or "all" (default: as in training)', count, metavar='N'
+    )
+    json: Path | None = flag(None, 'also write the results as a JSON list', Path, metavar='FILE')
+    samples: int = flag(
+        0,
+        'also write N samples each from the prior and (not of a GAN) from a Gaussian mixture fitted to the '
+        'training '
+        'latents, samples_prior.npy and samples_mixture.npy in the run folder: uint8 [N, 28, 28]',
+        whole_number,
+        metavar='N',
+    )
+
+
+def find_runs(named: list[Path]) -> list[Path]:
+    """Folders of the runs to grade: those named, or all finished ones under runs/. UserError: there are
+    none."""
     for new in Path('runs').glob('**/*.new'):
-        utils.settle(new.with_suffix(''))
+        successor_of(new.with_suffix(''))
     found = (
         path.parent for path in Path('runs').glob('**/results.json')
-    )  # a sweep's and a search's lie one folder deeper
+    )  # of a sweep or a search one folder deeper
     runs = named or sorted(
-        run for run in found if not any(parent.suffix == '.replaced' for parent in (run, *run.parents))
+        run for run in found if not any(p.suffix == '.replaced' for p in (run, *run.parents))
     )
     if not runs:
-        raise utils.UserError('expected trained runs under runs/, got none; first run: python train_vad.py')
+        raise UserError('expected trained runs under runs/, got none; first run: python train_vad.py')
     return runs
 
 
-def grade_run(run, args):
+def grade_run(folder: Path, options: Options) -> dict[str, Any]:
     """The results of one run; on the run's own test data they also replace those in its folder.
 
     UserError: it cannot be graded.
     """
-    given = vars(args)
-    state, model = commands.open_finished(run, given)
-    config = state['config']
-    data_path = commands.find_data(run, given)
+    trained = load_run(folder, options.device)
+    config, data_path = trained.config, find_data(folder, options.data_path)
+    name = options.dataset or config.dataset
+    n_train = config.n_train if name == config.dataset else 1
     try:
-        name = given.get('dataset', config['dataset'])
-        train, test, source = utils.load_data(
-            data_path,
-            name,
-            n_train=config['n_train'] if name == config['dataset'] else 1,
-            n_test=given.get('n_test', config['n_test']),
-        )
-    except utils.UserError as error:
-        raise utils.UserError(f'cannot grade {run}: {error}') from None
-    if tuple(test.X.shape[1:]) != model.shape:
-        raise utils.UserError(
-            f'cannot grade {run}: expected images of shape {model.shape}, got {tuple(test.X.shape[1:])} in '
+        train_set, test_set = load_images(data_path, name, n_train, options.n_test or config.n_test)
+    except UserError as error:
+        raise UserError(f'cannot grade {folder}: {error}') from None
+    if test_set.shape != trained.model.shape:
+        raise UserError(
+            f'cannot grade {folder}: expected images of shape {trained.model.shape}, got {test_set.shape} in '
             f'{data_path}; name other data with --dataset or --data-path'
         )
-    old = utils.read_json(run / 'results.json')
-    graded = {'dataset': test.name, 'n_test': len(test)}
-    if config['system'] != 'gan':  # which has no latents of given images
-        graded, _ = grading.grade(model, state, test)
-    # The samples are compared with images of the run's own data set, by a classifier that learnt from its training images.
-    own = name == config['dataset'] and train.checksum() == config['train_checksum']
-    graded.update(
-        grading.grade_samples(model, config, train, test)
-        if own
-        else dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class'))
-    )
-    if own and test.checksum() == config['test_checksum']:
-        results = {**old, **graded}
-        utils.write_json(run / 'results.json', results)
+    results = read_json(folder / 'results.json') | {'dataset': test_set.name, 'n_test': len(test_set)}
+    if config.system != 'gan':  # which has no latents of given images
+        test_latents, seconds = infer_latents(trained, test_set)
+        results |= grade_test(trained, test_set, test_latents)
+        results['test_seconds'] = round(seconds, 1)
+    # Samples compare with images of the run's own data set, by a classifier trained on its training images.
+    own = name == config.dataset and train_set.checksum() == config.train_checksum
+    if own:
+        results |= grade_samples(trained, train_set, test_set)
     else:
-        results = {**old, **graded, 'data': source}
-    if 'samples' in given:
-        samples = {'prior': grading.sample_prior(model, args.samples, config['seed'])}
-        if config['system'] != 'gan':
-            samples['mixture'] = grading.sample_mixture(model, state['latents'], args.samples, config['seed'])
-        for name, images in samples.items():
+        results |= dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class'))
+    if own and test_set.checksum() == config.test_checksum:
+        write_json(folder / 'results.json', results)
+    else:
+        results['data'] = test_set.source
+    if options.samples:
+        samples = {'prior': sample_prior(trained, options.samples)}
+        if config.system != 'gan':
+            samples['mixture'] = sample_mixture(trained, options.samples)
+        for kind, images in samples.items():
             array = images.clamp(0, 255).round().byte().cpu().numpy()  # [N, 28, 28]
-            utils.write_atomically(run / f'samples_{name}.npy', lambda path: utils.save_array(path, array))
+            write_array(folder / f'samples_{kind}.npy', array)
     return results
 
 
 def main():
-    parser = commands.Parser(
-        "Grade trained runs: fit latents to test images, the decoder frozen, and report the course's "
-        'reconstruction loss (batches of 64), the KL, 5-nearest-neighbour accuracy, and the Fréchet '
-        'distance of samples from test images.'
-    )
-    parser.add_argument(
-        'runs',
-        nargs='*',
-        type=Path,
-        metavar='RUN',
-        default=argparse.SUPPRESS,
-        help='run folders; none: all under runs/',
-    )
-    commands.add_data_flags(parser, None, "the run's own", 'as in training')
-    parser.add_argument(
-        '--json',
-        type=Path,
-        metavar='FILE',
-        default=argparse.SUPPRESS,
-        help='also write the results as a JSON list',
-    )
-    parser.add_argument(
-        '--samples',
-        type=commands.positive,
-        metavar='N',
-        default=argparse.SUPPRESS,
-        help='also write N samples each from the prior and (not of a GAN) from a Gaussian mixture fitted to the '
-        'training latents, samples_prior.npy and samples_mixture.npy in the run folder: uint8 [N, 28, 28]',
-    )
-    args = parser.parse_args()
-    json_file = vars(args).get('json')
-    if json_file and not json_file.resolve().parent.is_dir():
-        raise utils.UserError(f'expected --json to name a file in an existing folder, got {json_file}')
+    options = parse_flags(Options)
+    if options.json and not options.json.resolve().parent.is_dir():
+        raise UserError(f'expected --json to name a file in an existing folder, got {options.json}')
     graded, failed = {}, False
-    for run in find_runs(vars(args).get('runs')):
+    for folder in find_runs(options.runs):
         try:
-            graded[str(run)] = grade_run(run, args)
-        except utils.UserError as error:  # the other runs are graded all the same
+            graded[str(folder)] = grade_run(folder, options)
+        except UserError as error:  # the other runs are graded all the same
             print(f'error: {error}', file=sys.stderr)
             failed = True
     if graded:
-        commands.print_results(list(graded.values()), list(graded))
-    if json_file:
-        utils.write_json(json_file, [{'run': run, **results} for run, results in graded.items()])
+        print_results(list(graded.values()), list(graded))
+    if options.json:
+        write_json(options.json, [{'run': run, **results} for run, results in graded.items()])
     if failed:
         sys.exit(2)
 
 
 if __name__ == '__main__':
-    utils.run_command(main)
+    run_command(main)

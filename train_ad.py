@@ -1,18 +1,59 @@
-"""Train an auto-decoder: each image owns a latent vector, fitted with the decoder.
+"""Train an auto-decoder: each image owns a latent vector, fitted together with the decoder.
 
 python train_ad.py
 """
 
-import commands
-import utils
+from evaluation.grades import grade_samples, grade_test, grade_training
+from evaluation.pictures import draw_losses, draw_pictures
+from evaluation.report import finish_run
+from training import distributed
+from training.batches import Images
+from training.checkpoints import read_metrics
+from training.command import parse_flags, run_command
+from training.config import ADConfig
+from training.data import load_data
+from training.inference import infer_latents, refine_latents
+from training.initialization import fit_warm_start, initialize_latents
+from training.loop import fit
+from training.runs import build_model, open_run
+from training.trainer import Trainer
 
 
 def main():
-    parser = commands.training_parser(
-        'Train an auto-decoder (AD), grade it and draw its pictures.', 'ad', latent_dim=128
-    )
-    commands.train('ad', parser.parse_args())
+    config = parse_flags(ADConfig)  # --help lists them
+    device = distributed.start(config.device)  # joins the other processes, if torchrun launched several
+    config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
+    model = build_model(config).to(device)  # a decoder: z [B, D] to images [B, 28, 28]
+
+    with open_run(
+        config, device, train_set
+    ) as run:  # resumable; replaces an older run only when it is finished
+        if run.is_done:
+            return
+        if not run.is_trained:  # else only grades and pictures are missing
+            images = Images(train_set, device, distributed.share(len(train_set)))  # and their shifted copies
+            latents = initialize_latents(model, images, config.obs_std)  # [5N, D], from principal components
+            trainer = Trainer(model, images, config, latents)
+            fit(trainer, run.folder, run.checkpoint)  # decoder and latents, on the squared error
+            latents = refine_latents(model, latents, images, config)  # the decoder frozen
+            warm_start = fit_warm_start(
+                images, latents, config.obs_std
+            )  # a linear map from images to latents
+            latents = distributed.all_gather(latents[: images.n])  # [N, D], without the copies
+            run.save_trained(model, latents=latents, warm_start=warm_start, labels=train_set.y)
+        if not distributed.shutdown():  # the main process goes on alone
+            return
+
+        trained = run.load_trained()
+        test_latents, seconds = infer_latents(trained, test_set)  # [N, D], the decoder frozen
+        results = grade_test(trained, test_set, test_latents)  # reconstruction loss, nearest neighbours
+        results |= grade_training(trained, train_set)
+        results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from N(0, 1)
+        results['test_seconds'] = round(seconds, 1)
+        draw_pictures(run.folder, trained, train_set, test_set, test_latents, config.interpolate)
+        draw_losses(read_metrics(run.folder), run.folder / 'loss.png')
+        finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 
 
 if __name__ == '__main__':
-    utils.run_command(main)
+    run_command(main)

@@ -1,134 +1,77 @@
 """Train an auto-encoder: three convolutions to a small code, and their mirror image back to pixels.
 
 python train_ae.py
-python train_ae.py --dropout 0.1 --patience 5 --prune 0.3      # the regularisers of document 002
+python train_ae.py --dropout 0.1 --patience 5 --prune 0.3      # the regularisers of the AE report
 python train_ae.py --sweep 2,4,6,8,10,12,14                    # one run for each size of the code
 python train_ae.py --tune 10                                   # search the architecture
 """
 
-import argparse
-
-import commands
-import networks
-import sweep
-import utils
-
-
-def fraction(text):
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f'expected a number of at least 0 and below 1, got {text}')
-    return value
-
-
-def sizes(text):
-    values = [commands.positive(word) for word in text.split(',')]
-    if len(set(values)) < len(values):
-        raise argparse.ArgumentTypeError(f'expected different latent sizes, got {text}')
-    return sorted(values)
-
-
-# argparse names a type by its function in "invalid ... value"
-fraction.__name__ = 'number'
-sizes.__name__ = 'list of latent sizes (as in 2,4,8)'
+from evaluation.grades import grade_samples, grade_test, grade_training
+from evaluation.pictures import draw_losses, draw_pictures
+from evaluation.report import finish_run
+from training import distributed
+from training.batches import Images
+from training.checkpoints import read_metrics
+from training.command import parse_flags, run_command
+from training.config import AEConfig
+from training.data import load_data
+from training.inference import infer_latents
+from training.loop import fit
+from training.objective import encode
+from training.regularisation import hold_out, zero_weights
+from training.runs import build_model, open_run
+from training.trainer import Trainer
 
 
 def main():
-    parser = commands.training_parser(
-        'Train an auto-encoder (AE), grade it and draw its pictures.', 'ae', latent_dim=8
-    )
-    parser.set_defaults(encoder='conv3', decoder='mirror')
-    parser.add_argument(
-        '--weight-decay',
-        metavar='W',
-        type=commands.weight,
-        default=0.0,
-        help='decoupled (AdamW): weights shrink by lr * W a step',
-    )
-    parser.add_argument(
-        '--dropout',
-        metavar='P',
-        type=fraction,
-        default=0.0,
-        help='share of hidden outputs dropped in training; for --encoder conv3 and --decoder mirror',
-    )
-    parser.add_argument(
-        '--patience',
-        metavar='E',
-        type=commands.positive,
-        default=argparse.SUPPRESS,
-        help='hold out the last tenth of the training images, stop after E epochs in which their loss did not '
-        'fall, and keep the best weights (default: no early stopping)',
-    )
-    parser.add_argument(
-        '--min-delta',
-        metavar='NATS',
-        type=commands.weight,
-        default=argparse.SUPPRESS,
-        help='by how much it must fall to count, with --patience (default: 0)',
-    )
-    parser.add_argument(
-        '--prune',
-        metavar='FRACTION',
-        type=fraction,
-        default=0.0,
-        help="after half of the epochs set this share of each layer's weights, the smallest, to 0 for good",
-    )
-    several = parser.add_mutually_exclusive_group()
-    several.add_argument(
-        '--sweep',
-        metavar='D,D,...',
-        type=sizes,
-        default=argparse.SUPPRESS,
-        help='a run for each of these latent sizes, in folders dNN of the run folder (runs/ae-sweep), and '
-        'their losses beside those of PCA',
-    )
-    several.add_argument(
-        '--tune',
-        metavar='N',
-        type=commands.positive,
-        default=argparse.SUPPRESS,
-        help='try N configurations by their loss on held-out training images and train the best again; all in '
-        'the run folder (runs/ae-tune). Replaces --latent-dim, --batch-size, --lr, --weight-decay and '
-        '--patience; the same command with a larger N goes on',
-    )
-    args = parser.parse_args()
-    given = vars(args)
-    if 'min_delta' in given and 'patience' not in given and 'tune' not in given:
-        raise utils.UserError(
-            'expected --min-delta together with --patience, got it alone; add --patience, or leave it out'
-        )
-    paired = args.encoder == 'conv3' and args.decoder == 'mirror'
-    if not paired and (args.dropout or 'tune' in given):
-        raise utils.UserError(
-            f'expected --encoder conv3 and --decoder mirror for --dropout and --tune, got {args.encoder} and '
-            f'{args.decoder}; leave out one or the other'
-        )
-    if args.prune and (args.encoder == 'lstm' or args.epochs == 1):
-        raise utils.UserError(
-            f'expected an encoder of linear layers and convolutions and two epochs or more for --prune, got '
-            f'{args.encoder} and {args.epochs}; choose others, or leave it out'
-        )
-    config = {'weight_decay': args.weight_decay, 'prune': args.prune}
-    if paired:
-        config.update(architecture=networks.ARCHITECTURE, dropout=args.dropout)
-    if 'patience' in given or 'tune' in given:
-        config['min_delta'] = given.get('min_delta', 0.0)
-    if 'patience' in given:
-        config['patience'] = args.patience
-    if 'sweep' in given:
-        sweep.run(args, config)
-    elif 'tune' in given:
-        try:
-            import tune  # here: nothing else needs Optuna
-        except ModuleNotFoundError as error:
-            raise utils.UserError(
-                f'expected Optuna for --tune, got {error}; first: pip install optuna'
-            ) from None
-        tune.run(args, config)
+    config = parse_flags(AEConfig)  # --help lists them
+    if config.sweep:
+        from experiments.sweep import sweep
+
+        sweep(config, train)
+    elif config.tune:
+        from experiments.tune import tune
+
+        tune(config, train)
     else:
-        commands.train('ae', args, **config)
+        train(config)
+
+
+def train(config: AEConfig):
+    """One run from its images to its report."""
+    device = distributed.start(config.device)
+    config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
+    model = build_model(config).to(device)  # an encoder to codes [B, D], and a decoder
+    fit_set, validation_set = train_set, test_set  # whose loss is only drawn, and decides nothing
+    if config.patience:  # early stopping: the loss of held-out training images decides when
+        fit_set, validation_set = hold_out(train_set)
+
+    with open_run(
+        config, device, train_set
+    ) as run:  # resumable; replaces an older run only when it is finished
+        if run.is_done:
+            return
+        if not run.is_trained:  # else only grades and pictures are missing
+            images = Images(fit_set, device)  # and copies, shifted by a pixel
+            trainer = Trainer(model, images, config, validation=Images(validation_set, device))
+            fit(trainer, run.folder, run.checkpoint)  # encoder and decoder, on the squared error
+            parts = dict(latents=encode(model, images), labels=fit_set.y)
+            run.save_trained(model, **parts, best_epoch=trainer.early_stopping.best['epoch'])
+
+        trained = run.load_trained()
+        test_latents, seconds = infer_latents(trained, test_set)  # [N, D], by the encoder
+        results = grade_test(trained, test_set, test_latents)  # reconstruction loss, nearest neighbours
+        results |= grade_training(trained, fit_set)
+        results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from N(0, 1)
+        results['test_seconds'] = round(seconds, 1)
+        if config.patience:
+            results |= dict(n_held_out=len(validation_set), best_epoch=trained.best_epoch)
+        if config.prune:
+            results['zero_weights'] = zero_weights(trained.model)
+        draw_pictures(run.folder, trained, fit_set, test_set, test_latents, config.interpolate)
+        draw_losses(read_metrics(run.folder), run.folder / 'loss.png')
+        finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 
 
 if __name__ == '__main__':
-    utils.run_command(main)
+    run_command(main)

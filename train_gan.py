@@ -1,58 +1,45 @@
-"""Train a generative adversarial network: a generator of images, and a discriminator that tells them from real ones.
+"""Train a generative adversarial network: a generator of images, and a discriminator that tells them from
+real ones.
 
 python train_gan.py --model linear --dataset mnist --n-train all
 """
 
-from pathlib import Path
-
-import commands
-import gan
-import grading
-import models
-import pictures
-import training
-import utils
-
-
-def flags():
-    parser = commands.Parser(
-        'Train a generative adversarial network (GAN), grade its samples and draw its pictures.'
-    )
-    parser.add_argument(
-        '--model',
-        choices=list(models.GAN_NETWORKS),
-        default='dcgan',
-        help='both networks; linear is that of document 003, of two linear layers each',
-    )
-    commands.add_run_flags(parser, latent_dim=64, epochs=50, batch_size=32, default_folder='runs/gan-<model>')
-    parser.add_argument(
-        '--lr', type=commands.positive_float, default=1e-3, help='peak learning rate of both players'
-    )
-    return parser
+from evaluation.grades import grade_samples
+from evaluation.pictures import draw_gan_losses, draw_gan_pictures
+from evaluation.report import finish_run
+from training import distributed
+from training.batches import Images
+from training.checkpoints import read_metrics
+from training.command import parse_flags, run_command
+from training.config import GANConfig
+from training.data import load_data
+from training.gan_trainer import GANTrainer
+from training.loop import fit
+from training.runs import build_model, open_run
 
 
 def main():
-    args = flags().parse_args()
-    vars(args).setdefault('run_dir', Path('runs') / f'gan-{args.model}')
-    run = commands.open_run('gan', args)
-    if run is None:
-        return
-    model = run.model
-    with commands.interruptible(run):
-        if run.state and run.state['stage'] == 'trained':
-            state, model = run.state, commands.load_model(run.state, run.device)
-            seconds = sum(m['seconds'] for m in training.read_metrics(run.folder))
-        else:
-            state, seconds = gan.fit(model, run.train_set, run.config, run.folder, resume=run.state)
-        results = {
-            **grading.grade_samples(model, run.config, run.train_set, run.test_set),
-            'train_seconds': round(seconds, 1),
-            'parameters': sum(p.numel() for p in model.parameters()),
-        }
-        pictures.draw_gan(run.folder, model, state)
-        pictures.save_gan_losses(training.read_metrics(run.folder), run.folder / 'loss.png')
-    commands.close_run(run, results)
+    config = parse_flags(GANConfig)  # --help lists them
+    device = distributed.start(config.device)
+    config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
+    model = build_model(config).to(device)  # a generator: z [B, D] to images, and a discriminator
+
+    with open_run(
+        config, device, train_set
+    ) as run:  # resumable; replaces an older run only when it is finished
+        if run.is_done:
+            return
+        if not run.is_trained:  # else only grades and pictures are missing
+            trainer = GANTrainer(model, Images(train_set, device), config)  # and copies, shifted by a pixel
+            fit(trainer, run.folder, run.checkpoint)  # generator and discriminator, in turn
+            run.save_trained(model, frames=trainer.frames)
+
+        trained = run.load_trained()
+        results = grade_samples(trained, train_set, test_set)  # Fréchet distance, number of classes
+        draw_gan_pictures(run.folder, trained)
+        draw_gan_losses(read_metrics(run.folder), run.folder / 'loss.png')
+        finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 
 
 if __name__ == '__main__':
-    utils.run_command(main)
+    run_command(main)

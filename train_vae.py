@@ -3,16 +3,60 @@
 python train_vae.py --encoder lstm --likelihood bernoulli --dataset mnist --n-train all --n-test all
 """
 
-import commands
-import utils
+from evaluation.amortisation import amortisation
+from evaluation.grades import grade_samples, grade_test, grade_training
+from evaluation.pictures import draw_amortisation, draw_losses, draw_pictures
+from evaluation.report import finish_run, print_table
+from training import distributed
+from training.batches import Images
+from training.checkpoints import read_metrics, write_json
+from training.command import parse_flags, run_command
+from training.config import VAEConfig
+from training.data import load_data
+from training.inference import infer_latents
+from training.loop import fit
+from training.objective import encode
+from training.runs import build_model, open_run
+from training.trainer import Trainer
 
 
 def main():
-    parser = commands.training_parser(
-        'Train a variational auto-encoder (VAE), grade it and draw its pictures.', 'vae', latent_dim=60
-    )
-    commands.train('vae', parser.parse_args())
+    config = parse_flags(VAEConfig)  # --help lists them
+    device = distributed.start(config.device)
+    config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
+    model = build_model(config).to(device)  # an encoder, the family of the posteriors, a decoder
+
+    with open_run(
+        config, device, train_set
+    ) as run:  # resumable; replaces an older run only when it is finished
+        if run.is_done:
+            return
+        if not run.is_trained:  # else only grades and pictures are missing
+            images = Images(train_set, device)  # and copies, shifted by a pixel
+            validation = Images(test_set, device)  # for the curve of losses; they decide nothing
+            trainer = Trainer(model, images, config, validation=validation)
+            fit(trainer, run.folder, run.checkpoint)  # encoder and decoder, on the negative ELBO
+            run.save_trained(model, latents=encode(model, images), labels=train_set.y)
+
+        trained = run.load_trained()
+        test_latents, seconds = infer_latents(trained, test_set)  # [N, K], by the encoder
+        results = grade_test(trained, test_set, test_latents)  # losses, negative ELBO, nearest neighbours
+        results |= grade_training(trained, train_set)
+        results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from the prior
+        results['test_seconds'] = round(seconds, 1)
+        draw_pictures(run.folder, trained, train_set, test_set, test_latents, config.interpolate)
+        draw_losses(read_metrics(run.folder), run.folder / 'loss.png')
+
+        table = amortisation(trained, test_set)  # what fitting the encoder's latents further would gain
+        write_json(run.folder / 'amortisation.json', table)
+        draw_amortisation(table, run.folder / 'amortisation.png')
+        cells = [
+            [str(v) if name in ('passes', 'start') else f'{v:.2f}' for name, v in row.items()]
+            for row in table
+        ]
+        print_table(cells, {name: '<' if name == 'start' else '>' for name in table[0]})
+        finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 
 
 if __name__ == '__main__':
-    utils.run_command(main)
+    run_command(main)

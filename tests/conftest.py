@@ -1,10 +1,19 @@
-"""Shared by the tests: the Triton interpreter where there is no GPU, no network, and small data sets."""
+"""Shared by the tests: Triton's interpreter where there is no GPU, no network, small data sets, commands in
+this process."""
 
+import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from urllib.error import URLError
+
+if (
+    'PYTEST_XDIST_WORKER' in os.environ
+):  # one thread for each of several workers, before anything imports torch
+    os.environ['OMP_NUM_THREADS'] = '1'
 
 import numpy as np
 import pytest
@@ -16,7 +25,12 @@ if not torch.cuda.is_available():
 import torchvision  # noqa: E402
 from PIL import Image  # noqa: E402
 
-import utils  # noqa: E402
+from training.command import run_command  # noqa: E402
+from training.config import VADConfig  # noqa: E402
+from training.data import ImageDataset, read_digits  # noqa: E402
+from training.trainer import Trainer  # noqa: E402
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -31,48 +45,31 @@ def no_network(monkeypatch):
     monkeypatch.delenv('DATA_PATH', raising=False)
 
 
+# ------------------------------------------------------------------------------------------------ data
+
+
 @pytest.fixture(scope='session')
 def digits():
     """64 training and 40 test digits, as ImageDatasets."""
-    (X, y), (X_test, y_test) = utils.read_digits()
-    return utils.ImageDataset(X[:64], y[:64], 'digits'), utils.ImageDataset(
-        X_test[:40], y_test[:40], 'digits'
-    )
+    (X, y), (X_test, y_test) = read_digits()
+    return ImageDataset(X[:64], y[:64], 'digits'), ImageDataset(X_test[:40], y_test[:40], 'digits')
 
 
-def write_csv(path, dataset):
+def write_csv_dir(folder, digits):
+    folder.mkdir()
     header = 'label,' + ','.join(f'pixel{i}' for i in range(1, 785))
-    rows = (','.join(map(str, [int(y), *X.flatten().int().tolist()])) for X, y in zip(dataset.X, dataset.y))
-    path.write_text('\n'.join([header, *rows]) + '\n')
+    for dataset, part in zip(digits, ('train', 'test')):
+        rows = (
+            ','.join(map(str, [int(y), *X.flatten().int().tolist()])) for X, y in zip(dataset.X, dataset.y)
+        )
+        (folder / f'fashion-mnist_{part}.csv').write_text('\n'.join([header, *rows]) + '\n')
+    return folder
 
 
 @pytest.fixture
 def csv_dir(tmp_path, digits):
     """A folder with the course's two CSV files (whose images are digits, for want of bundled clothing)."""
-    folder = tmp_path / 'data'
-    folder.mkdir()
-    for dataset, part in zip(digits, ('train', 'test')):
-        write_csv(folder / f'fashion-mnist_{part}.csv', dataset)
-    return folder
-
-
-@pytest.fixture(scope='session')
-def run_code():
-    """run_code(code): the output of a Python program, run in the project's folder without Triton's interpreter."""
-
-    def run(code):
-        environment = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
-        result = subprocess.run(
-            [sys.executable, '-c', code],
-            cwd=Path(__file__).parent.parent,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
-
-    return run
+    return write_csv_dir(tmp_path / 'data', digits)
 
 
 @pytest.fixture
@@ -90,19 +87,114 @@ def imagenette_dir(tmp_path):
     return tmp_path
 
 
+# ------------------------------------------------------------------------------------- configurations
+
+
 @pytest.fixture
-def command(monkeypatch, capsys):
+def vad_config():
+    """vad_config(**changes): a small VADConfig for the digits."""
+
+    def make(**changes):
+        small = dict(latent_dim=8, epochs=3, batch_size=16, obs_std=0.1, dataset='digits', shape=(28, 28))
+        return VADConfig(**{**small, **changes})
+
+    return make
+
+
+# ---------------------------------------------------------------------------------------------- commands
+
+
+@pytest.fixture(scope='session')
+def run_code():
+    """run_code(code): the output of a Python program, run in the project's folder without Triton's
+    interpreter."""
+
+    def run(code):
+        environment = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
+        command = [sys.executable, '-c', code]
+        result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    return run
+
+
+def run_main(module, arguments):
+    """The exit status of a script's main() with these arguments, in this process."""
+    argv, sys.argv = sys.argv, [module.__file__, *map(str, arguments)]
+    try:
+        run_command(module.main)
+        return 0
+    except SystemExit as exit:
+        return exit.code
+    finally:
+        sys.argv = argv
+
+
+@pytest.fixture
+def command(capsys):
     """command(module, *arguments) -> (exit status, standard output, standard error), in this process."""
 
     def run(module, *arguments):
-        monkeypatch.setattr(sys, 'argv', [module.__file__, *map(str, arguments)])
         capsys.readouterr()
-        try:
-            utils.run_command(module.main)
-            status = 0
-        except SystemExit as exit:
-            status = exit.code
-        out, err = capsys.readouterr()
-        return status, out, err
+        status = run_main(module, arguments)
+        return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(scope='session')
+def finished_run(tmp_path_factory, digits):
+    """A finished VAD run, trained once; tests take copies of it, see run_dir."""
+    import train_vad
+
+    folder = tmp_path_factory.mktemp('finished')
+    data = write_csv_dir(folder / 'data', digits)
+    small = ['--dist', 'laplace', '--epochs', 2, '--latent-dim', 6, '--device', 'cpu']
+    assert run_main(train_vad, ['--data-path', data, '--run-dir', folder / 'run', *small]) == 0
+    return folder / 'run'
+
+
+@pytest.fixture
+def run_dir(finished_run, csv_dir, tmp_path):
+    """A finished run of `train_vad.py --dist laplace --epochs 2 --latent-dim 6 --device cpu` on csv_dir."""
+    shutil.copytree(finished_run, tmp_path / 'run')
+    path = tmp_path / 'run' / 'config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), 'data_path': str(csv_dir)}))
+    return tmp_path / 'run'
+
+
+@pytest.fixture(scope='session')
+def one_line():
+    """one_line(err): whether standard error is one error in one line."""
+    return lambda err: err.startswith('error: ') and err.count('\n') == 1
+
+
+@pytest.fixture(scope='session')
+def contents():
+    """contents(folder): names and bytes of its files."""
+    return lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope='session')
+def ctrl_c():
+    """ctrl_c(): what Ctrl-C does to this process."""
+    return lambda: os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def stop_at(monkeypatch):
+    """stop_at(number, how): call how() before that step of Trainer; returns a function that undoes it."""
+
+    def install(number, how):
+        whole = Trainer.step
+
+        def step(self, *batch):
+            if self.step_number == number:
+                how()
+            whole(self, *batch)
+
+        monkeypatch.setattr(Trainer, 'step', step)
+        return lambda: monkeypatch.setattr(Trainer, 'step', whole)
+
+    return install

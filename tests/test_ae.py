@@ -6,16 +6,16 @@ import math
 import shutil
 import sys
 
+import classify
+import pictures
 import pytest
+import sweep
 import torch
 from test_commands import contents, ctrl_c, one_line, stop_at
 from test_training import Stop, fit_until, raise_stop
 
-import classify
 import models
 import networks
-import pictures
-import sweep
 import train_ad
 import train_ae
 import train_gan
@@ -86,7 +86,9 @@ def test_the_mirror_has_the_encoders_sizes_in_the_opposite_order():
     )
     assert sizes == [(1, 28, 28), (4, 14, 14), (8, 7, 7), (16, 3, 3)]
     with pytest.raises(ValueError, match='got a map of 3 x 3 for kernel 6 and padding 0 of layer 1'):
-        networks.map_sizes({'convolutions': [{'channels': 4, 'kernel': 6, 'stride': 1, 'padding': 0}]}, (3, 3))
+        networks.map_sizes(
+            {'convolutions': [{'channels': 4, 'kernel': 6, 'stride': 1, 'padding': 0}]}, (3, 3)
+        )
 
 
 def test_a_batch_of_one_image_can_be_standardised():

@@ -1,9 +1,9 @@
 import math
 
+import frechet
 import pytest
 import torch
 
-import frechet
 import utils
 
 

@@ -4,16 +4,16 @@ import json
 import os
 import signal
 
+import commands
+import gan
 import numpy as np
+import pictures
 import pytest
 import torch
 from PIL import Image
 
-import commands
 import evaluate
-import gan
 import models
-import pictures
 import train_gan
 import training
 import utils

@@ -1,9 +1,9 @@
+import grading
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
 import evaluate
-import grading
 import models
 import training
 

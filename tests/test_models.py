@@ -1,7 +1,7 @@
+import commands
 import pytest
 import torch
 
-import commands
 import kernels
 import models
 import networks

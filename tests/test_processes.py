@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import shards
 import torch
 import torch.distributed as dist
 
-import shards
 import train_vad
 import training
 import utils

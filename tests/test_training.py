@@ -3,11 +3,11 @@ import math
 import os
 import signal
 
+import grading
 import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-import grading
 import kernels
 import models
 import networks

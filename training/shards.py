@@ -1,10 +1,16 @@
-"""Tensors of which each process has a part, written to a folder by all together, and read by as many or fewer or more."""
+"""Tensors of which each process has a part, written to a folder by all processes together.
+
+As many processes as wrote them, or fewer, or more, can read them.
+"""
 
 import warnings
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
@@ -14,8 +20,9 @@ class Failed(Exception):
     """The message says why, in one line."""
 
 
-def distribute(parts, n):
-    """Tensors [C, m, ...], this process's parts of [C, n, ...], as tensors that know their place in the whole."""
+def distribute(parts: dict[str, Tensor], n: int) -> dict[str, DTensor]:
+    """Tensors [C, m, ...], this process's parts of [C, n, ...], as tensors that know their place in the
+    whole."""
     mesh = init_device_mesh('cpu', (dist.get_world_size(),))
 
     def whole(x):
@@ -26,13 +33,14 @@ def distribute(parts, n):
     return {name: whole(x) for name, x in parts.items()}
 
 
-def write(folder, parts, n):
-    """Failed: they cannot be written."""
+def write(folder: Path, parts: dict[str, Tensor], n: int):
+    """Write the parts of all processes. Failed: they cannot be written."""
     attempt(dcp.save, distribute(parts, n), folder)
 
 
-def read(folder, parts, n):
-    """The tensors in folder, as this process has parts of them. Failed: they are not there, or not of that size."""
+def read(folder: Path, parts: dict[str, Tensor], n: int) -> dict[str, Tensor]:
+    """The tensors in folder, in the parts that this process has. Failed: there are none, or of another
+    size."""
     if dist.is_initialized():
         whole = distribute({name: torch.empty_like(x) for name, x in parts.items()}, n)
         attempt(dcp.load, whole, folder)
@@ -42,12 +50,12 @@ def read(folder, parts, n):
     return whole
 
 
-def attempt(work, state, folder):
+def attempt(work: Callable, state: dict[str, Tensor], folder: Path):
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # one process alone is what is meant
+            warnings.simplefilter('ignore')  # PyTorch warns of a single process, which is intended here
             work(state, checkpoint_id=folder, no_dist=not dist.is_initialized())
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
-        while isinstance(error, CheckpointException):  # a wrapper of what happened in each process
+        while isinstance(error, CheckpointException):  # it wraps the errors of the processes
             error = next(iter(error.failures.values()))[0]
         raise Failed((str(error).splitlines() or [type(error).__name__])[0]) from None

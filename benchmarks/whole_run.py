@@ -25,7 +25,8 @@ def main():
         import torch  # after the clock has stopped
 
         print(
-            f'{" ".join([script, *flags])} on {results["device"]}, {torch.get_num_threads()} threads, torch {torch.__version__}'
+            f'{" ".join([script, *flags])} on {results["device"]}, {torch.get_num_threads()} threads, torch '
+            f'{torch.__version__}'
         )
         parts = {'training': results['train_seconds'], 'fitting test latents': results['test_seconds']}
         parts['start, grading, pictures'] = total - sum(parts.values())

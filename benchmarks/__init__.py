@@ -1,0 +1,6 @@
+"""Benchmarks. Each compares two things in one run, and prints their ratio:
+
+python -m benchmarks.step         a step and the time to a test loss, against a plain program
+python -m benchmarks.whole_run    the time of a whole process
+python -m kernels.benchmark       the kernels
+"""

@@ -1,0 +1,51 @@
+"""What an encoder leaves to be gained by fitting (Cremer et al., "Inference suboptimality in variational
+autoencoders", 2018)."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from training.batches import Images
+from training.data import ImageDataset
+from training.inference import INFER_LR, fit_latents
+from training.objective import encode, mean_negative_elbo
+from training.randomness import GRADE, INFER, noise_key
+from training.runs import TrainedRun
+
+PASSES = (0, 2, 4, 8, 16, 32)
+IMAGES = 1000  # of the test set, at most
+DRAWS = 5  # samples of each image that a figure is the mean of
+
+
+def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict[str, Any]]:
+    """The negative ELBO in nats of test images whose latents were fitted as a VAD's are, the decoder frozen,
+    for some passes, from the encoder's latents and from the prior.
+
+    Returns dicts of passes, start ('encoder' or 'prior'), negative_elbo, reconstruction, kl.
+    """
+    model, config = trained.model, trained.config
+    images = Images(test_set, model.pixel_bias.device)
+    encoded = encode(model, images, images.own()[:IMAGES])
+    seed = noise_key(config.seed, GRADE)
+    table = []
+    for start, latents in (('encoder', encoded), ('prior', torch.zeros_like(encoded))):  # zeros are the prior
+        for passes in PASSES:
+            fit = dict(use=INFER, passes=passes, lr=INFER_LR, label=f'fitting from the {start}')
+            fitted = fit_latents(model, latents.clone(), images, config, **fit)
+            terms = [
+                mean_negative_elbo(model, fitted, images, config, seed=seed, step=draw)
+                for draw in range(DRAWS)
+            ]
+            reconstruction, kl = np.mean(terms, 0).tolist()
+            elbo = reconstruction + kl
+            table.append(
+                {
+                    'passes': passes,
+                    'start': start,
+                    'negative_elbo': elbo,
+                    'reconstruction': reconstruction,
+                    'kl': kl,
+                }
+            )
+    return table

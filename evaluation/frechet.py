@@ -1,0 +1,179 @@
+"""Fréchet distance between samples and real images, and how many classes the samples show.
+
+    d^2 = |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))
+
+for the means m and covariances C of the features of two sets of images (Heusel et al., 2017), by
+torchmetrics. The features are those of the Inception network that the paper used, if torch-fidelity is
+installed and the network's weights are on disk (nothing is downloaded); else of a small classifier, trained
+here on the run's training images. Distances compare within one kind of features, and for the classifier
+within one set of training images only.
+"""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from networks import channels_first
+from training.batches import Images
+from training.data import ImageDataset
+from training.optimisers import one_cycle
+
+SAMPLES = 1000
+SPLITS = 4
+STEPS, BATCH, LR = 300, 64, 2e-3  # of the classifier; the steps are so many however many images there are
+INCEPTION_WEIGHTS = 'pt_inception-2015-12-05-6726825d.pth'  # the name under which torch-fidelity stores them
+
+
+class Classifier(nn.Module):
+    """Images [B, *shape] in 0-1 to features [B, 64], of which a linear layer makes the classes' logits."""
+
+    num_features = 64
+
+    def __init__(self, shape: tuple[int, ...], classes: int):
+        super().__init__()
+        self.channels, height, width = channels_first(shape)
+        self.features = nn.Sequential(
+            nn.Conv2d(self.channels, 32, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3, padding=1),
+            nn.ReLU(),
+            nn.AdaptiveMaxPool2d(7),  # [B, 64, 7, 7], whatever the images' size
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(64 * 49, self.num_features),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(self.num_features, classes)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x):
+        return self.features(x.view(len(x), self.channels, *x.shape[-2:]))  # [B, 64]
+
+
+@torch.enable_grad()  # whatever the caller does
+def train_classifier(train_set: ImageDataset) -> Classifier:
+    """A Classifier of the training images, in eval mode. Always on the CPU and from one seed: the same images
+    give the same features, and distances compare."""
+    images = Images(
+        train_set, 'cpu'
+    )  # with the shifted copies: without them it would overfit a thousand images
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]):  # weights and dropout do not change the caller's random numbers
+        torch.manual_seed(0)
+        model = Classifier(train_set.shape, len(train_set.classes))
+        adam = torch.optim.Adam(model.parameters(), lr=LR)
+        for step in range(STEPS):
+            for group in adam.param_groups:
+                group['lr'] = LR * one_cycle(step, STEPS, warm_up=0.1)
+            index = torch.randint(len(images), (BATCH,), generator=generator)
+            loss = F.cross_entropy(model.head(model(images[index])), train_set.y[index % images.n])
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+    return model.eval().requires_grad_(False)
+
+
+def inception() -> nn.Module | None:
+    """torchmetrics' Inception network with 2,048 features; None if it is not on this machine. Minutes on a
+    CPU."""
+    weights = Path(torch.hub.get_dir()) / 'checkpoints' / INCEPTION_WEIGHTS
+    if importlib.util.find_spec('torch_fidelity') is None or not weights.exists():
+        return None
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    return FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(weights)).inception
+
+
+@torch.no_grad()
+def classifier_features(classifier: Classifier, images: Tensor) -> Tensor:
+    """Features [N, 64] of uint8 images [N, *shape]."""
+    return torch.cat([classifier(part.float() / 255) for part in images.split(250)])
+
+
+@torch.no_grad()
+def inception_features(network: nn.Module, images: Tensor) -> Tensor:
+    """Features [N, 2048] of uint8 images [N, *shape]; grey ones as three equal channels, which the network
+    expects."""
+    images = images[:, None].expand(-1, 3, -1, -1) if images.dim() == 3 else images
+    device = next(network.parameters()).device
+    return torch.cat([network(part.to(device)).cpu() for part in images.split(50)])
+
+
+class Given(nn.Identity):
+    """Features that are computed already, as a network for torchmetrics."""
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    """Squared Fréchet distance of features [N, F] and [M, F]; N and M at least 2."""
+    from torchmetrics.image.fid import FrechetInceptionDistance  # here: two seconds to import
+
+    metric = FrechetInceptionDistance(feature=Given(a.shape[1]))
+    metric.update(a.double(), real=True)  # double: the covariances' product has eigenvalues near 0
+    metric.update(b.double(), real=False)
+    return float(metric.compute())
+
+
+def compare(features: Tensor, real: Tensor) -> tuple[float | None, float | None]:
+    """The distance of samples' features [N, F] from those of real images [M, F], and the floor: that of real
+    images from other real ones. (None, None) where there are fewer than 4 of either.
+
+    Estimated from n images a set, the distance is too large by an amount that falls as 1 / n and grows with F
+    (Chong and Forsyth, 2020). So all sets that are compared have one size, half of SAMPLES or of what there
+    is. The distance is the mean over the four pairs of a half of the samples and a half of the real images.
+    The floor is the distance between two halves of the real images, the mean over SPLITS ways to halve them:
+    a single one is off by a third. Samples as good as new real images would be at the floor.
+    """
+    size = min(SAMPLES, len(features), len(real)) // 2
+    if size < 2:
+        return None, None
+    generator = torch.Generator().manual_seed(0)
+    splits = [real[torch.randperm(len(real), generator=generator)].split(size)[:2] for _ in range(SPLITS)]
+    pairs = [distance(r, f) for r in splits[0] for f in features.split(size)[:2]]
+    return sum(pairs) / len(pairs), sum(distance(*halves) for halves in splits) / SPLITS
+
+
+known = {}  # classifiers by the checksum of their images: one serves all runs that are graded
+
+
+def grade(samples: Tensor, train_set: ImageDataset, test_set: ImageDataset) -> dict[str, Any]:
+    """Grades of samples [N, *shape] in 0-255.
+
+    frechet, frechet_floor, frechet_features: see `compare`; 'inception' or 'classifier'. classes,
+    smallest_class: how many of the classes appear among the samples, and the share of the rarest one, by the
+    classifier: a generator that makes few things is found out. Images without labels have no classifier: what
+    needs one is None.
+    """
+    network = inception()
+    if not network and not train_set.labelled:
+        return dict.fromkeys(('frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class'))
+    device, shares = samples.device, None
+    samples, real = samples.clamp(0, 255).round().byte().cpu(), test_set.X.byte()  # as they would be in files
+    if train_set.labelled:
+        checksum = train_set.checksum()
+        if checksum not in known:
+            known[checksum] = train_classifier(train_set)
+        features = classifier_features(known[checksum], samples)
+        predicted = known[checksum].head(features).argmax(1)
+        shares = predicted.bincount(minlength=len(train_set.classes)) / len(samples)
+    if network:
+        network.to(device)
+        features, real = inception_features(network, samples), inception_features(network, real[:SAMPLES])
+    else:
+        real = classifier_features(known[checksum], real)
+    frechet, floor = compare(features, real)
+    return {
+        'frechet': frechet,
+        'frechet_floor': floor,
+        'frechet_features': 'inception' if network else 'classifier',
+        'classes': None if shares is None else int((shares > 0).sum()),
+        'smallest_class': None if shares is None else float(shares.min()),
+    }

@@ -1,0 +1,67 @@
+"""The grades of a trained run: what results.json says besides the configuration."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evaluation import frechet
+from evaluation.losses import course_loss, mean_loss
+from evaluation.samples import sample_prior
+from training.batches import Images
+from training.data import ImageDataset
+from training.objective import mean_negative_elbo
+from training.randomness import GRADE, noise_key
+from training.runs import TrainedRun
+
+NEIGHBOURS = 5
+TRAIN_GRADED = 100_000  # training images whose loss is reported: a million would take minutes
+
+
+@torch.no_grad()
+def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> dict[str, Any]:
+    """Grades on test images with latents [n, K]: course loss, negative ELBO, accuracy of nearest neighbours.
+
+    The accuracy is None where the test set has other classes than the run's, or none.
+    """
+    from sklearn.neighbors import KNeighborsClassifier  # here: a second to import
+
+    model, config = trained.model, trained.config
+    grades = {
+        'dataset': test_set.name,
+        'n_test': len(test_set),
+        'test_loss': course_loss(model, test_set, latents),
+        'test_loss_mean': mean_loss(model, test_set, latents),
+    }
+    if model.dist:  # of a point posterior the ELBO is not a bound on anything
+        images, seed = Images(test_set, latents.device), noise_key(config.seed, GRADE)
+        reconstruction, kl = mean_negative_elbo(model, latents, images, config, seed=seed)
+        grades |= {
+            'test_negative_elbo': reconstruction + kl,
+            'test_reconstruction': reconstruction,
+            'test_kl': kl,
+        }
+    codes, labels = model.mean(trained.latents).cpu(), trained.labels.cpu()
+    neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(codes))).fit(codes, labels)
+    same_classes = test_set.labelled and test_set.name == config.dataset
+    accuracy = neighbours.score(model.mean(latents).cpu(), test_set.y) if same_classes else None
+    return {**grades, 'knn_accuracy': accuracy}
+
+
+@torch.no_grad()
+def grade_training(trained: TrainedRun, train_set: ImageDataset) -> dict[str, float]:
+    """Grades of the training latents (the first TRAIN_GRADED): course loss (sampled) and mean KL in nats."""
+    model = trained.model
+    train_set, latents = train_set.part(slice(TRAIN_GRADED)), trained.latents[:TRAIN_GRADED]
+    index = torch.arange(len(latents), device=latents.device)
+    _, kl = model.sample(model.params(latents), seed=0, step=0, index=index)
+    return {'train_loss': course_loss(model, train_set, latents), 'kl': float(kl.mean())}
+
+
+def grade_samples(trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset) -> dict[str, Any]:
+    """Grades of draws from the prior, of any system: Fréchet distance, classes.
+
+    train_set, test_set: those of the run, or test images alike; with others the samples have nothing in
+    common.
+    """
+    return frechet.grade(sample_prior(trained, frechet.SAMPLES), train_set, test_set)

@@ -1,0 +1,262 @@
+"""The pictures of a run folder."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from evaluation.samples import sample_mixture, sample_prior
+from training.data import ImageDataset
+from training.randomness import PRIOR, noise_key
+from training.runs import TrainedRun
+
+TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
+SHOWN = 16  # images in a row of reconstructions
+STEPS = 10  # images along an interpolation, ends included
+GRID = 20  # codes along each side of the grid
+
+
+# ------------------------------------------------------------------------------------- images and maps
+
+
+def image_grid(images: Tensor, per_row: int = 8, padding: int = 1) -> Tensor:
+    """One picture [3, height, width] in 0-1 of images [N, H, W] or [N, C, H, W] in 0-255."""
+    import torchvision  # here: it takes a second to import
+
+    images = torch.as_tensor(images).detach().cpu().float().clamp(0, 255) / 255
+    images = images[:, None] if images.dim() == 3 else images
+    return torchvision.utils.make_grid(images, nrow=per_row, padding=padding, pad_value=1)
+
+
+def save_grid(images: Tensor, file_name: str | Path, per_row: int = 8, padding: int = 1):
+    """Write image_grid as a picture."""
+    grid = (255 * image_grid(images, per_row, padding)).round().byte()  # [3, height, width]
+    Image.fromarray(grid.movedim(0, 2).contiguous().numpy()).save(file_name)
+
+
+def save_gif(frames: Tensor, file_name: Path):
+    """Write an animation that repeats for ever, ten frames a second. frames: [N, H, W] or [N, 3, H, W] in
+    0-255.
+
+    Small images are enlarged, by whole numbers, to about 200 pixels. (A frame equal to the one before it only
+    lasts longer.)
+    """
+    frames = torch.as_tensor(frames).detach().cpu().float().clamp(0, 255).round().byte()
+    factor = max(1, 224 // frames.shape[-1])
+    frames = frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+    frames = frames.movedim(1, 3) if frames.dim() == 4 else frames  # PIL has the channels last
+    first, *others = [Image.fromarray(frame.contiguous().numpy()) for frame in frames]
+    milliseconds = 100
+    first.save(file_name, format='GIF', save_all=True, append_images=others, duration=milliseconds, loop=0)
+
+
+def save_rows(rows: list[tuple[str, Tensor]], file_name: Path, per_row: int):
+    """Write labelled rows of images. rows: (label, images [n, 28, 28] or [n, 3, H, W] in 0-255) pairs."""
+    strips = [image_grid(images, per_row) for _, images in rows]  # [3, height, width] each
+    heights = [strip.shape[1] for strip in strips]
+    size = (12, 12 * sum(heights) / max(strip.shape[2] for strip in strips) + 0.15 * len(rows))  # inches
+    ratios = dict(height_ratios=heights)
+    fig, axes = plt.subplots(len(rows), 1, squeeze=False, figsize=size, gridspec_kw=ratios)
+    for ax, (label, _), strip in zip(axes[:, 0], rows, strips):
+        ax.imshow(strip.permute(1, 2, 0).numpy(), interpolation='nearest')
+        ax.set_ylabel(label, rotation=0, ha='right', va='center')
+        ax.set(xticks=[], yticks=[], frame_on=False)
+    save_figure(fig, file_name)
+
+
+def save_figure(fig: plt.Figure, file_name: str | Path):
+    fig.savefig(file_name, dpi=100, bbox_inches='tight')
+    plt.close(fig)
+
+
+def tsne(points: np.ndarray) -> np.ndarray:
+    """Places in the plane [N, 2] by t-SNE (van der Maaten and Hinton, 2008) for points [N, D]; of equal
+    points, the origin."""
+    from sklearn.manifold import TSNE  # here: a second to import
+
+    if not np.ptp(points, 0).any():  # scikit-learn crashes
+        return np.zeros((len(points), 2))
+    perplexity, start = min(30, (len(points) - 1) / 3), 'pca' if points.shape[1] > 1 else 'random'
+    return TSNE(2, perplexity=perplexity, init=start, random_state=0).fit_transform(points)
+
+
+def scatter_classes(ax: plt.Axes, dataset, flat: np.ndarray):
+    """Draw places [N, 2] of the first N images of dataset, coloured and labelled by class."""
+    labels = torch.as_tensor(dataset.y)[: len(flat)].cpu().numpy()
+    for label in np.unique(labels):
+        name = dataset.classes[label] if hasattr(dataset, 'classes') else str(label)
+        ax.scatter(*flat[labels == label].T, s=12, color=plt.cm.tab10(label % 10), label=name)
+
+
+def plot_tsne(dataset, latents: Tensor, file_name: str | Path, plot_title: str = 't-SNE of the latents'):
+    """Write a t-SNE map of latents [N, D], of the first TSNE_POINTS of them, coloured by the classes of
+    dataset."""
+    fig, ax = plt.subplots(figsize=(8, 7))
+    scatter_classes(
+        ax, dataset, tsne(torch.as_tensor(latents).detach().cpu().flatten(1).numpy()[:TSNE_POINTS])
+    )
+    ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    ax.set(title=plot_title, xticks=[], yticks=[])
+    save_figure(fig, file_name)
+
+
+def draw_codes(dataset: ImageDataset, codes: Tensor, file_name: Path):
+    """The map by the codes' two principal components beside that by t-SNE. codes: [N, D] of the images of
+    dataset."""
+    from sklearn.decomposition import PCA
+
+    points = codes.cpu().numpy()[:TSNE_POINTS]
+    flat = np.zeros((len(points), 2))
+    if np.ptp(points, 0).any():  # equal codes have no components
+        scores = PCA(min(2, *points.shape)).fit_transform(points)  # [N, 2]; [N, 1] of one-dimensional codes
+        flat[:, : scores.shape[1]] = scores
+    fig, axes = plt.subplots(1, 2, figsize=(14, 6))
+    for ax, title, plane in zip(axes, ('principal components', 't-SNE'), (flat, tsne(points))):
+        scatter_classes(ax, dataset, plane)
+        ax.set(title=title, xticks=[], yticks=[])
+    axes[1].legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    save_figure(fig, file_name)
+
+
+# ----------------------------------------------------------------------------------------------- curves
+
+
+def draw_curve(ax: plt.Axes, metrics: list[dict[str, Any]], name: str, label: str):
+    """Add the metric `name` by epoch to a plot."""
+    ax.plot([line['epoch'] for line in metrics], [line[name] for line in metrics], marker='.', label=label)
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # whole epochs, even of a single one
+    ax.legend(frameon=False)
+    ax.grid(alpha=0.3)
+    ax.set(xlabel='epoch')
+
+
+def draw_losses(metrics: list[dict[str, Any]], file_name: Path):
+    """metrics: the lines of metrics.jsonl, with a validation set's loss or without."""
+    fig, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout='tight')
+    titles = {'loss': 'negative ELBO (total)', 'reconstruction': 'reconstruction', 'kl': 'KL'}
+    for ax, (name, title) in zip(axes, titles.items()):
+        draw_curve(ax, metrics, name, 'training')
+        if 'validation_loss' in metrics[0]:
+            draw_curve(ax, metrics, f'validation_{name}', 'validation')
+        scale = (
+            'linear' if name == 'kl' else 'log'
+        )  # a loss of the first epoch is many times that of the last
+        ax.set(title=title, ylabel='nats an image', yscale=scale)
+    save_figure(fig, file_name)
+
+
+def draw_gan_losses(metrics: list[dict[str, Any]], file_name: Path):
+    """metrics: the lines of a GAN's metrics.jsonl."""
+    fig, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout='tight')
+    draw_curve(axes[0], metrics, 'discriminator_loss', 'discriminator')
+    draw_curve(axes[0], metrics, 'generator_loss', 'generator')
+    axes[0].set(title='losses', ylabel='nats an image')
+    draw_curve(axes[1], metrics, 'd_real', 'D(x)')
+    draw_curve(axes[1], metrics, 'd_fake', 'D(G(z))')
+    axes[1].set(title='mean probability of being real')
+    save_figure(fig, file_name)
+
+
+def draw_amortisation(table: list[dict[str, Any]], file_name: Path):
+    """table: as amortisation.amortisation gives it."""
+    fig, ax = plt.subplots(figsize=(6, 3.5), layout='tight')
+    for start in ('encoder', 'prior'):
+        rows = [row for row in table if row['start'] == start]
+        elbo = [row['negative_elbo'] for row in rows]
+        ax.plot([row['passes'] for row in rows], elbo, marker='.', label=f'from the {start}')
+    ax.set(xlabel='passes of fitting', ylabel='negative ELBO, nats an image', yscale='log')
+    ax.legend(frameon=False)
+    ax.grid(alpha=0.3)
+    save_figure(fig, file_name)
+
+
+# ---------------------------------------------------------------------------------- all pictures of a run
+
+
+def pick_pair(dataset: ImageDataset, classes: tuple[int, int]) -> tuple[int, int]:
+    """Indices of the first image of each of two classes; where one is missing, the first two images that
+    differ in class, or the first two."""
+    wanted = [(dataset.y == c).nonzero().flatten() for c in classes]
+    if all(len(w) for w in wanted):
+        return int(wanted[0][0]), int(wanted[1][0])
+    others = (dataset.y != dataset.y[0]).nonzero().flatten()
+    return 0, int(others[0]) if len(others) else len(dataset) - 1
+
+
+def draw_code_plane(model, file_name: Path):
+    """The decoded codes of a model with two latent dimensions, laid out in the plane at quantiles of the
+    prior, so that each image stands for an equal share of it."""
+    u = (torch.arange(GRID, device=model.pixel_bias.device) + 0.5) / GRID
+    across, up = torch.meshgrid(model.family.quantile(u), model.family.quantile(u).flip(0), indexing='xy')
+    z = torch.stack([across, up], -1).view(-1, 2)  # [GRID^2, 2], the top row first
+    save_grid(model.decode(z), file_name, GRID, padding=0)
+
+
+@torch.no_grad()
+def draw_pictures(
+    folder: Path,
+    trained: TrainedRun,
+    train_set: ImageDataset,
+    test_set: ImageDataset,
+    test_latents: Tensor,
+    classes: tuple[int, int],
+):
+    """Write the pictures of a run whose images have latents.
+
+    test_latents: [n, K], fitted to test_set. classes: numbers of the two whose images an interpolation joins.
+    """
+    model, latents = trained.model, trained.latents
+
+    def reconstruct(latents):
+        return model.decode(model.mean(latents))
+
+    rows = []
+    for name, dataset, found in (('train', train_set, latents), ('test', test_set, test_latents)):
+        rows += [(name, dataset.X[:SHOWN]), ('decoded', reconstruct(found[:SHOWN]))]
+    save_rows(rows, folder / 'reconstructions.png', SHOWN)
+
+    prior = 'the prior' if model.dist else 'N(0, 1)'
+    rows = [(prior, sample_prior(trained, 100)), ('mixture', sample_mixture(trained, 100))]
+    save_rows(rows, folder / 'samples.png', 20)
+
+    # Between posteriors, that is between rows of latents: log-scales are interpolated as well as locations.
+    a, b = pick_pair(test_set, classes)
+    t = torch.linspace(0, 1, STEPS, device=latents.device)[:, None]
+    path = reconstruct(test_latents[a] + t * (test_latents[b] - test_latents[a]))  # [STEPS, *shape]
+    originals = torch.full((STEPS, *model.shape), 255.0)
+    originals[0], originals[-1] = test_set.X[a], test_set.X[b]
+    save_rows([('original', originals), ('decoded', path)], folder / 'interpolation.png', STEPS)
+    save_gif(torch.cat([path, path.flip(0)[1:-1]]), folder / 'interpolation.gif')  # there and back
+
+    if not model.dist:  # what an auto-decoder's codes mean, as in the 4x4 report
+        ends = torch.stack([torch.zeros(model.latent_dim), torch.ones(model.latent_dim)]).to(latents.device)
+        rows = [(f'x {m}', reconstruct(m * test_latents[:SHOWN])) for m in (0.5, 1, 1.5)]
+        save_rows([('zeros, ones', reconstruct(ends)), *rows], folder / 'magnitudes.png', SHOWN)
+    if model.dist and model.latent_dim == 2:
+        draw_code_plane(model, folder / 'grid.png')
+    for name, dataset, found in (('train', train_set, latents), ('test', test_set, test_latents)):
+        what = 'training' if name == 'train' else 'test'
+        codes = model.code(model.mean(found))
+        plot_tsne(dataset, codes, folder / f'tsne_{name}.png', f't-SNE of the {what} latents')
+    if model.encoder and not model.dist:
+        draw_codes(test_set, model.mean(test_latents), folder / 'codes.png')
+
+
+@torch.no_grad()
+def draw_gan_pictures(folder: Path, trained: TrainedRun):
+    """Write a GAN's samples and interpolations."""
+    model = trained.model
+    save_rows([('N(0, 1)', sample_prior(trained, 80))], folder / 'samples.png', 16)
+    grids = torch.stack([255 * image_grid(frame) for frame in trained.frames])  # [E, 3, height, width]
+    save_gif(grids if len(model.shape) == 3 else grids[:, 0], folder / 'samples.gif')
+    # Every point along the arc is a draw from N(0, 1). On the straight line the middle would be too short for
+    # one.
+    a, b = model.sample_prior(2, seed=noise_key(trained.config.seed, PRIOR))
+    angle = torch.linspace(0, torch.pi / 2, STEPS, device=a.device)[:, None]
+    path = model.decode(torch.cos(angle) * a + torch.sin(angle) * b)  # [STEPS, *shape]
+    save_rows([('N(0, 1)', path)], folder / 'interpolation.png', STEPS)
+    save_gif(torch.cat([path, path.flip(0)[1:-1]]), folder / 'interpolation.gif')  # there and back

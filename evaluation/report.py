@@ -1,0 +1,138 @@
+"""What one reads of a run: report.html, results.json, and the table on the terminal."""
+
+import base64
+import html
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.checkpoints import write_atomically
+from training.runs import Run, TrainedRun
+
+CAPTIONS = {
+    'reconstructions.png': 'Reconstructions below their originals, from training and from test images.',
+    'samples.png': (
+        'Random samples: decoded draws from the prior, and from a Gaussian mixture fitted to the training '
+        'latents.'
+    ),
+    'interpolation.png': 'From one test image to another, along a straight line between their posteriors.',
+    'magnitudes.png': (
+        'The all-zeros and the all-ones vector, and test latents scaled to 0.5, 1 and 1.5 of their length.'
+    ),
+    'tsne_train.png': 'Training latents (codes of the posterior means), mapped to the plane by t-SNE.',
+    'tsne_test.png': 'Test latents, mapped likewise.',
+    'codes.png': 'Codes of the test images in the plane, on their two principal components and by t-SNE.',
+    'grid.png': 'Decoded codes in the plane, at equally probable steps of the prior.',
+    'loss.png': (
+        'Negative ELBO and its two terms, means over each epoch. Validation, where there is an encoder: '
+        'images '
+        'that it does not train on, with --patience those held out, else the test images, which decide '
+        'nothing.'
+    ),
+    'amortisation.png': (
+        "Negative ELBO of test images whose latents were fitted further, from the encoder's and from the "
+        'prior.'
+    ),
+    'samples.gif': 'The same draws from the prior, epoch after epoch.',
+    'interpolation.gif': 'The interpolation as an animation.',
+}
+GAN_CAPTIONS = {  # where they differ
+    'samples.png': 'Random samples: images of draws from N(0, 1).',
+    'interpolation.png': 'From one draw to another, along the arc between them.',
+    'loss.png': 'The losses of both networks, and how real the discriminator finds real and generated '
+    'images.',
+}
+PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
+       color: #222; }}
+table {{ border-collapse: collapse; }} td {{ padding: .15rem 1.5rem .15rem 0; border-bottom: 1px solid #ddd; }}
+figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #555; }}
+.columns {{ display: flex; flex-wrap: wrap; gap: 3rem; }}
+</style></head><body>
+<h1>{title}</h1>
+<div class="columns"><div><h2>Results</h2><table>{results}</table></div>
+<div><h2>Configuration</h2><table>{config}</table></div></div>
+{figures}
+</body></html>
+"""
+# Of the table of runs, name -> alignment.
+COLUMNS = dict.fromkeys(['run', 'system', 'dist', 'dataset'], '<') | dict.fromkeys(
+    ['n_test', 'latent_dim', 'seed', 'train_loss', 'test_loss', 'test_loss_mean', 'kl', 'test_negative_elbo']
+    + ['knn_accuracy', 'frechet', 'frechet_floor', 'classes', 'test_seconds'],
+    '>',
+)
+ONE_DECIMAL = ('kl', 'test_negative_elbo', 'frechet', 'frechet_floor', 'test_seconds', 'train_seconds')
+
+
+def finish_run(run: Run, trained: TrainedRun, results: dict[str, Any]):
+    """Write report.html and results.json, put the run in its place, and print its row of the table."""
+    config = run.config.to_dict()
+    results = {
+        **{name: value for name, value in config.items() if 'checksum' not in name},
+        **results,
+        'parameters': sum(weights.numel() for weights in trained.model.parameters()),
+        'train_seconds': round(run.train_seconds, 1),
+        'device': run.device.type,
+        'data': run.source,
+        'torch': torch.__version__,
+    }
+    write_report(run.folder, results, config)
+    run.finish(results)
+    print_results([results], [str(run.run_dir)])
+    print(f'pictures and figures: {run.run_dir / "report.html"}')
+
+
+def write_report(folder: Path, results: dict[str, Any], config: dict[str, Any]):
+    """Write report.html: figures, configuration and the pictures of the folder, in one self-contained
+    file."""
+
+    def table(values):
+        cells = [(html.escape(name), html.escape(format_value(value))) for name, value in values.items()]
+        return ''.join(f'<tr><td>{name}</td><td>{value}</td></tr>' for name, value in cells)
+
+    figures = ''
+    for name, caption in (CAPTIONS | GAN_CAPTIONS if config['system'] == 'gan' else CAPTIONS).items():
+        if (folder / name).exists():
+            data = base64.b64encode((folder / name).read_bytes()).decode()
+            source, caption = f'data:image/{name[-3:]};base64,{data}', html.escape(caption)
+            figures += (
+                f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>\n'
+            )
+    title = ' '.join(filter(None, (config['system'].upper(), config['dist'], 'on', config['dataset'])))
+    grades = {name: value for name, value in results.items() if name not in config}
+    page = PAGE.format(title=html.escape(title), figures=figures, config=table(config), results=table(grades))
+    write_atomically(folder / 'report.html', lambda path: path.write_text(page, encoding='utf-8'))
+
+
+def format_value(value: Any) -> str:
+    return '-' if value is None else f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+# ---------------------------------------------------------------------------------- tables on the terminal
+
+
+def print_table(rows: list[list[str]], columns: dict[str, str]):
+    """Aligned lines: rows below the names in columns, name -> '<' (left) or '>' (right)."""
+    lines = [list(columns), *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    for line in lines:
+        cells = [f'{text:{align}{width}}' for text, align, width in zip(line, columns.values(), widths)]
+        print('  '.join(cells).rstrip())
+
+
+def cell(value: Any, name: str) -> str:
+    """The text of a result in a table's column of that name."""
+    if value is None:
+        return '-'
+    if isinstance(value, float):
+        return f'{value:.1f}' if name in ONE_DECIMAL else f'{value:.4f}'
+    return str(value)
+
+
+def print_results(results: list[dict[str, Any]], names: list[str]):
+    """An aligned table, a row for each run; '-' where a run has no such result."""
+    rows = [dict.fromkeys(COLUMNS) | {'run': name} | found for name, found in zip(names, results)]
+    print_table([[cell(row[name], name) for name in COLUMNS] for row in rows], COLUMNS)

@@ -1,0 +1,76 @@
+"""Auto-encoders with codes of several sizes, and their losses beside those of PCA: train_ae.py --sweep."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import torch
+
+from evaluation.losses import BATCH_SIZE, reconstruction_loss
+from evaluation.pictures import save_figure
+from evaluation.report import cell, print_table
+from training.checkpoints import read_json, write_atomically, write_json
+from training.config import AEConfig
+from training.data import ImageDataset, load_images
+from training.runs import choose_collection, is_finished
+
+RESULTS = ('latent_dim', 'train_loss', 'test_loss', 'knn_accuracy', 'train_seconds')
+
+
+def pca_losses(train_set: ImageDataset, test_set: ImageDataset, sizes: list[int]) -> list[float]:
+    """The course's loss of the test images, in batches of 64, by PCA of the training images with each of
+    sizes."""
+    from sklearn.decomposition import PCA  # here: a second to import
+
+    x, x_test = (dataset.X.flatten(1).numpy() for dataset in (train_set, test_set))  # [N, 784] in 0-255
+    pca = PCA(min(max(sizes), *x.shape), random_state=0).fit(x)
+    scores = pca.transform(x_test)
+    losses = []
+    for size in sizes:
+        decoded = torch.as_tensor(scores[:, :size] @ pca.components_[:size] + pca.mean_).clamp(
+            0, 255
+        )  # [N, 784]
+        pairs = zip(torch.as_tensor(x_test).split(BATCH_SIZE), decoded.split(BATCH_SIZE))
+        losses.append(float(torch.stack([reconstruction_loss(*pair) for pair in pairs]).mean()))
+    return losses
+
+
+def draw_losses(rows: list[dict[str, Any]], file_name: Path):
+    """rows: those of sweep.json."""
+    fig, ax = plt.subplots(figsize=(7, 5))
+    labels = {'pca_loss': 'PCA', 'test_loss': 'auto-encoder', 'train_loss': 'auto-encoder, training images'}
+    sizes = [row['latent_dim'] for row in rows]
+    for name, label in labels.items():
+        ax.plot(sizes, [row[name] for row in rows], marker='o', label=label)
+    ax.set(xlabel='dimensions of the code', ylabel='reconstruction loss', xticks=sizes)
+    ax.grid(alpha=0.3)
+    ax.legend()
+    save_figure(fig, file_name)
+
+
+def sweep(config: AEConfig, train: Callable[[AEConfig], None]):
+    """A run for each size in config.sweep, by train(config), in the run folder's dNN; then pictures,
+    sweep.json and a table. Finished sizes are not trained again, and those of an earlier sweep in the folder
+    are shown too."""
+    folder = config.run_dir or Path('runs/ae-sweep')
+    train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
+    choose_collection(folder, 'd[0-9]*', 'tsne_d[0-9]*.png*', 'sweep.*')
+    earlier = [path.parent.name[1:] for path in folder.glob('d[0-9]*/results.json')]
+    sizes = sorted({*config.sweep, *(int(name) for name in earlier if name.isdecimal())})
+    rows = []
+    for size, loss in zip(sizes, pca_losses(train_set, test_set, sizes)):
+        run_dir = folder / f'd{size:02d}'
+        resume = config.resume and run_dir.exists() or is_finished(run_dir)
+        train(config.replace(latent_dim=size, run_dir=run_dir, resume=resume))
+        results = read_json(run_dir / 'results.json')
+        rows.append({name: results[name] for name in RESULTS} | {'pca_loss': loss})
+        tsne = run_dir / 'tsne_test.png'
+        write_atomically(folder / f'tsne_d{size:02d}.png', lambda path, tsne=tsne: shutil.copy(tsne, path))
+    draw_losses(rows, folder / 'sweep.png')
+    write_json(folder / 'sweep.json', {'seed': config.seed, 'sizes': rows})
+    print()
+    columns = ['latent_dim', 'train_loss', 'test_loss', 'pca_loss', 'knn_accuracy', 'train_seconds']
+    print_table([[cell(row[name], name) for name in columns] for row in rows], dict.fromkeys(columns, '>'))
+    print(f'pictures and figures: {folder / "sweep.png"}, {folder / "sweep.json"}')

@@ -1,0 +1,184 @@
+"""A search for an auto-encoder's architecture and training, by Optuna (Akiba et al., 2019): train_ae.py
+--tune.
+
+The space is that of the AE report. A configuration is judged by the loss of held-out training images, never
+by test images.
+"""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.batches import Images
+from training.checkpoints import read_json, read_metrics, write_json
+from training.command import pick_device
+from training.config import AEConfig, check_same
+from training.data import ImageDataset, load_data
+from training.errors import NoSuchModel, NotFinite, UserError
+from training.loop import fit
+from training.randomness import fold
+from training.regularisation import hold_out
+from training.runs import build_model, choose_collection, is_finished, successor_of
+from training.trainer import Trainer
+
+try:
+    import optuna
+    import sqlalchemy.exc  # of Optuna's storage
+except ModuleNotFoundError as error:
+    raise UserError(f'expected Optuna for --tune, got {error}; first: pip install optuna') from None
+
+SEARCHED = ('architecture', 'latent_dim', 'lr', 'weight_decay', 'batch_size', 'patience')
+
+
+def suggest(trial: optuna.Trial) -> dict[str, Any]:
+    """A configuration from the AE report's space: values for SEARCHED."""
+    convolutions = []
+    for j in range(1, trial.suggest_int('convolutions', 2, 4) + 1):
+        kernel = trial.suggest_int(f'kernel{j}', 2, 6)
+        convolutions.append(
+            {
+                'channels': trial.suggest_int(f'channels{j}', 4, 4 * 2**j),
+                'kernel': kernel,
+                'stride': trial.suggest_int(f'stride{j}', 1, 4),
+                'padding': trial.suggest_int(f'padding{j}', 0, kernel // 2),
+            }
+        )
+    linears = range(1, trial.suggest_int('linears', 1, 3) + 1)
+    linear = [trial.suggest_int(f'linear{j}', 8, 512 // 2**j) for j in linears]
+    return {
+        'architecture': {'convolutions': convolutions, 'linear': linear},
+        'latent_dim': trial.suggest_int('latent_dim', 1, 16),
+        'lr': trial.suggest_float('lr', 1e-5, 1e-1, log=True),
+        'weight_decay': trial.suggest_float('weight_decay', 1e-7, 1e-1, log=True),
+        'batch_size': trial.suggest_int('batch_size', 64, 512),
+        'patience': trial.suggest_int('patience', 1, 10),
+    }
+
+
+def held_out_loss(
+    config: AEConfig, train_set: ImageDataset, folder: Path, device: torch.device
+) -> tuple[float, float]:
+    """Train a configuration; the loss of the held-out images at its best epoch, in nats, and the seconds of
+    training.
+
+    NoSuchModel: the architecture does not fit the images. NotFinite: training diverged.
+    """
+    model = build_model(config).to(device)
+    shutil.rmtree(folder, ignore_errors=True)  # of a trial that was interrupted
+    folder.mkdir()
+    part, held_out = hold_out(train_set)
+    try:
+        trainer = Trainer(model, Images(part, device), config, validation=Images(held_out, device))
+        fit(trainer, folder)
+        seconds = sum(line['seconds'] for line in read_metrics(folder))
+        return trainer.early_stopping.best['loss'], seconds
+    finally:
+        shutil.rmtree(folder)
+
+
+def open_study(folder: Path, config: AEConfig) -> optuna.Study:
+    """The study in folder, of trials that have all of config but SEARCHED in common.
+
+    UserError: it is a study of others, or no study.
+    """
+    common = {name: value for name, value in config.to_dict().items() if name not in (*SEARCHED, 'trial')}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        storage = f'sqlite:///{folder / "study.db"}'
+        study = optuna.create_study(storage=storage, study_name='tune', load_if_exists=True)
+        if 'config' in study.user_attrs:
+            check_same(study.user_attrs['config'], json.loads(json.dumps(common)), folder)
+        study.set_user_attr('config', common)
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f'expected a study of Optuna in {folder / "study.db"}, got: {reason}; delete the file'
+        ) from None
+    return study
+
+
+def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that count: tried, or found impossible. One that was interrupted is tried again under
+    another number."""
+    return [trial for trial in study.trials if trial.state.name in ('COMPLETE', 'PRUNED')]
+
+
+def tune(config: AEConfig, train: Callable[[AEConfig], None]):
+    """config.tune trials in the study in the run folder, those already there included; then a run of the
+    best, by train(config), in its folder `best`."""
+    folder, device = config.run_dir or Path('runs/ae-tune'), pick_device(config.device)
+    described, train_set, _ = load_data(config)
+    patterns = ('study.db*', 'best', 'best.new', 'best.replaced', 'best.json', 'best.json.tmp', 'trial')
+    choose_collection(folder, *patterns)
+    study = open_study(folder, described)
+    print('trial  held-out loss  seconds  configuration')
+    for trial in finished(study):
+        print_trial(trial)
+    try:
+        while len(finished(study)) < config.tune:
+            # A seed for each trial: a study that is continued proposes what the undisturbed one would have.
+            study.sampler = optuna.samplers.TPESampler(seed=fold(config.seed << 20 | len(finished(study))))
+            trial = study.ask()
+            chosen = suggest(trial)
+            trial.set_user_attr('config', chosen)
+            try:
+                loss, seconds = held_out_loss(
+                    described.replace(**chosen), train_set, folder / 'trial', device
+                )
+            except (NoSuchModel, NotFinite) as error:
+                trial.set_user_attr('reason', str(error))
+                trial = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            else:
+                trial.set_user_attr('seconds', round(seconds, 1))
+                trial = study.tell(trial, loss)
+            print_trial(trial)
+    except KeyboardInterrupt:
+        print(
+            f'\ninterrupted; {len(finished(study))} trials are saved. Go on with the same command',
+            file=sys.stderr,
+        )
+        sys.exit(130)
+    best = best_trial(study)
+    record = {'trial': best.number, 'held_out_loss': best.value, **best.user_attrs['config']}
+    write_json(folder / 'best.json', record)
+    run_again(config, folder / 'best', best, train)
+
+
+def print_trial(trial: optuna.trial.FrozenTrial):
+    if trial.state.name == 'PRUNED':
+        print(f'{trial.number:5d}  {"-":>13s}  {"-":>7s}  {trial.user_attrs["reason"]}')
+    else:
+        chosen = json.dumps(trial.user_attrs['config'])
+        print(f'{trial.number:5d}  {trial.value:13.2f}  {trial.user_attrs["seconds"]:7.1f}  {chosen}')
+
+
+def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
+    """UserError: no trial came to an end."""
+    try:
+        return study.best_trial
+    except ValueError:
+        raise UserError(
+            f'expected a configuration that can be trained, got none in {len(study.trials)} trials; go on '
+            'with a '
+            f'larger --tune'
+        ) from None
+
+
+def run_again(
+    config: AEConfig, run_dir: Path, best: optuna.trial.FrozenTrial, train: Callable[[AEConfig], None]
+):
+    """A run of the best trial's configuration in run_dir; what is there of another trial's is replaced."""
+    new = successor_of(run_dir)
+    for unfinished in (new, run_dir):
+        if (unfinished / 'config.json').exists() and not is_finished(unfinished):
+            if read_json(unfinished / 'config.json')['trial'] != best.number:
+                shutil.rmtree(unfinished)
+    begun = (new if new.exists() else run_dir) / 'config.json'
+    resume = begun.exists() and read_json(begun)['trial'] == best.number
+    chosen = best.user_attrs['config']
+    train(config.replace(**chosen, trial=best.number, run_dir=run_dir, resume=resume, tune=0))

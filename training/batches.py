@@ -1,0 +1,84 @@
+"""Images as a trainer reads them: in shuffled batches, with shifted copies.
+
+A thousand images are few: a decoder that never saw the same coat one pixel lower overfits. So training also
+shows copies of the images, shifted by one pixel, which have latents of their own.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.data import ImageDataset
+from training.randomness import fold
+
+# Rows and columns of padding that are cut off at the top left; 1, 1 is the image itself.
+SHIFTS = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
+COPIES_PER_EPOCH = 2  # of each image's 4 shifted copies, on average; the image itself comes every epoch
+MANY = 100_000  # images, from which there are no copies: they help where images are few, and cost memory
+
+
+def copies(n: int) -> int:
+    """How many shifted copies each of n images has."""
+    return len(SHIFTS) - 1 if n <= MANY else 0
+
+
+def epoch_length(n: int) -> int:
+    """How many images and copies an epoch of n images shows."""
+    return n * (1 + min(COPIES_PER_EPOCH, copies(n)))
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
+    """The indices of one epoch, shuffled: every image once, and COPIES_PER_EPOCH * n of the copies. int64
+    [3n]."""
+    generator = torch.Generator().manual_seed(fold(seed << 20 | epoch))
+    shifted = n + torch.randperm(copies(n) * n, generator=generator)[: COPIES_PER_EPOCH * n]
+    index = torch.cat([torch.arange(n), shifted])
+    return index[torch.randperm(len(index), generator=generator)]
+
+
+class Images:
+    """A data set and its shifted copies; uint8 on the device, or, of a mapped data set, in its file.
+
+    An image's index is copy * total + its place in the data set, whichever process owns it. Its local index,
+    copy * n + its place in the share of this process, is where this process has it. With one process the two
+    are equal.
+
+    share: the slice of the data set that this process owns. n: how many images these are. total: of all
+    processes.
+    """
+
+    def __init__(self, dataset: ImageDataset, device: torch.device | str, share: slice = slice(None)):
+        own = dataset.part(share)
+        self.X = own.X if own.mapped else own.X.to(torch.uint8).to(device)  # [n, 28, 28] or [n, C, H, W]
+        self.device = torch.device(device)
+        self.shifts = torch.tensor(SHIFTS, device=device)
+        self.n, self.total, self.first = len(own), len(dataset), share.start or 0
+
+    def __len__(self) -> int:
+        return self.n * (1 + copies(self.total))
+
+    def local_index(self, index: Tensor) -> Tensor:
+        """int64 [B] -> int64 [B]."""
+        return index // self.total * self.n + index % self.total - self.first
+
+    def __getitem__(self, local_index: Tensor) -> Tensor:
+        """int64 [B] -> images [B, 28, 28] (or [B, C, H, W]), float32 in 0-1."""
+        height, width = self.X.shape[-2:]
+        x = self.X[(local_index % self.n).to(self.X.device)].to(self.device)
+        x = F.pad(x, (1, 1, 1, 1))  # [B, 30, 30]
+        windows = x.unfold(-2, height, 1).unfold(-2, width, 1)  # [B, 3, 3, 28, 28], a view
+        top, left = self.shifts[local_index // self.n].unbind(1)
+        return windows[torch.arange(len(x), device=self.device), ..., top, left, :, :].float() / 255
+
+    def own(self) -> Tensor:
+        """The local indices of the images themselves, without copies: int64 [n]."""
+        return torch.arange(self.n, device=self.device)
+
+    def epoch(self, seed: int, epoch: int, batch_size: int) -> list[tuple[Tensor, int]]:
+        """The batches of an epoch: of each the indices of this process's images, int64 [B], and the size of
+        the whole."""
+        batches = epoch_order(self.total, seed, epoch).split(batch_size)
+        places = [index % self.total - self.first for index in batches]
+        own = [index[(0 <= place) & (place < self.n)] for index, place in zip(batches, places)]
+        on_device = torch.cat(own).to(self.device).split([len(index) for index in own])  # one transfer
+        return list(zip(on_device, map(len, batches)))

@@ -1,0 +1,191 @@
+"""What every command needs: flags from a dataclass, errors in one line, memory, the device."""
+
+import argparse
+import ctypes
+import dataclasses
+import os
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from training.errors import UserError
+
+Options = TypeVar('Options')
+
+
+# ------------------------------------------------------------------------------------ types of values
+
+
+def whole_number(text: str) -> int:
+    value = int(text)
+    if not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f'expected a whole number from 1 to 2^31 - 1, got {text}')
+    return value
+
+
+def positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e18:  # its square is still a float32
+        raise argparse.ArgumentTypeError(f'expected a number above 0 and below 1e18, got {text}')
+    return value
+
+
+def weight(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1e18:
+        raise argparse.ArgumentTypeError(f'expected a number of at least 0 and below 1e18, got {text}')
+    return value
+
+
+def fraction(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f'expected a number of at least 0 and below 1, got {text}')
+    return value
+
+
+def count(text: str) -> int | str:
+    return 'all' if text == 'all' else whole_number(text)
+
+
+def seed(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f'expected a whole number from 0 to 2^32 - 1, got {text}')
+    return value
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    values = [whole_number(word) for word in text.split(',')]
+    if len(set(values)) < len(values):
+        raise argparse.ArgumentTypeError(f'expected different latent sizes, got {text}')
+    return tuple(sorted(values))
+
+
+# argparse takes the name of a type for its message 'invalid ... value' from the function
+whole_number.__name__ = 'whole number'
+positive.__name__ = weight.__name__ = fraction.__name__ = 'number'
+count.__name__ = 'count (a whole number or "all")'
+sizes.__name__ = 'list of latent sizes (as in 2,4,8)'
+
+
+# ------------------------------------------------------------------------------------------- the flags
+
+
+def flag(default, help: str, type: Callable | None = None, compare: bool = True, **argparse_options):
+    """A dataclass field that is also a flag of the command line, --its-name.
+
+    default: None or 0 or False where the feature is off or the value follows from something else; then `help`
+    says what is done. compare: see training.config.Config. argparse_options: of argparse's add_argument.
+    """
+    metadata = dict(help=help, type=type, **argparse_options)
+    return dataclasses.field(default=default, compare=compare, metadata=metadata)
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, but an error is one line (--help has the usage), and a flag must be written out."""
+
+    def __init__(self, description: str):
+        super().__init__(
+            description=description,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str):
+        print(f'error: {message}; see --help', file=sys.stderr)
+        sys.exit(2)
+
+
+def parse_flags(options_class: type[Options]) -> Options:
+    """The dataclass, filled in from the command line. Fields made by `flag` are its flags; its docstring is
+    the help.
+
+    A field without a default is an argument without a flag. What is wrong with the flags is said in one line,
+    and the program ends with status 2.
+    """
+    parser = Parser(options_class.__doc__)
+    alternatives = None  # a group of flags of which one may be given; argparse does not allow an empty one
+    for field in dataclasses.fields(options_class):
+        options = dict(field.metadata)
+        if not options:  # not a flag
+            continue
+        target = parser
+        if options.pop('exclusive', False):
+            target = alternatives = alternatives or parser.add_mutually_exclusive_group()
+        name = '--' + field.name.replace('_', '-')
+        if options.pop('positional', False):
+            name = field.name
+        elif field.default is False:
+            options |= dict(action='store_true')
+            options.pop('type')
+        # A flag that is not given is not in the result: the dataclass has its default.
+        has_default = field.default and '(default: ' not in options['help']
+        target.add_argument(name, default=field.default if has_default else argparse.SUPPRESS, **options)
+    return options_class(**vars(parser.parse_args()))
+
+
+# -------------------------------------------------------------------------------- running the command
+
+
+def run_command(main: Callable[[], None]):
+    """Run a script's main(). An error that the user can mend is one line on standard error and exit status
+    2."""
+    keep_freed_memory()
+    os.environ.setdefault('MPLBACKEND', 'Agg')  # matplotlib: pictures go to files, and need no display
+    try:
+        main()
+    except (
+        UserError,
+        OSError,
+    ) as error:  # OSError: no permission, or the disk is full; its message names the file
+        print(f'error: {error}', file=sys.stderr)
+        sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if 'memory' not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        print(
+            'error: not enough memory; use a smaller --batch-size, --latent-dim or --n-train', file=sys.stderr
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print('\ninterrupted', file=sys.stderr)
+        sys.exit(130)
+
+
+def keep_freed_memory():
+    """Let the C library keep up to 2 GB of freed memory for the next allocation, if it is glibc.
+
+    By default glibc returns large freed blocks to the system. Every step would then wait for fresh pages, 4
+    KB at a time, each filled with zeros: with the reports' decoders that is a quarter of a step and more.
+    """
+    mallopt = getattr(ctypes.CDLL(None), 'mallopt', None) if sys.platform == 'linux' else None
+    if mallopt:
+        mallopt(-4, 0)  # M_MMAP_MAX: no large block by a system call of its own
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device that --device names; None: CUDA if there is a GPU. With several processes each has its own
+    GPU.
+
+    UserError: there is no such device here.
+    """
+    if name is None:
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+    if name == 'cuda' and 'LOCAL_RANK' in os.environ:  # torchrun's number of the process on this machine
+        name = f'cuda:{os.environ["LOCAL_RANK"]}'
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ('cpu', 'cuda'):
+        raise UserError(f'expected --device to be cpu, cuda or cuda:N, got {name!r}')
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(
+            f"expected --device to be one of this machine's {torch.cuda.device_count()} CUDA devices or cpu, "
+            f'got {name!r}'
+        )
+    return device

@@ -1,0 +1,382 @@
+"""The configuration of a run: one frozen dataclass for each system.
+
+It is made from the command line (training/command.py), saved to config.json and the checkpoint, and read from
+there. A feature that is off has the value 0 or False. None means that the value follows from something else:
+the data, the decoder, the machine.
+"""
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import kernels
+import networks
+from models import GAN_NETWORKS
+from training.command import count, flag, fraction, positive, seed, sizes, weight, whole_number
+from training.data import DATASETS, DEFAULT_IMAGES, ImageDataset
+from training.errors import UserError
+
+THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
+
+
+def data_path_flag(default: str | None, where: str):
+    """--data-path. default: None: of a run that exists."""
+    given = os.environ.get('DATA_PATH') if default else None
+    described = f'{given}, by the environment variable DATA_PATH' if given else where
+    return flag(
+        given or default,
+        "folder of the data: the course's CSV files or torchvision's; data is downloaded into it if it has "
+        'neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed (default: '
+        f'{described})',
+        compare=False,
+        metavar='DIR',
+    )
+
+
+def device_flag():
+    return flag(None, 'cpu, cuda or cuda:N (default: cuda if there is one)', compare=False)
+
+
+def latent_dim_flag(default: int):
+    return flag(default, 'latent dimensions an image', whole_number, metavar='D')
+
+
+def epochs_flag(default: int):
+    return flag(
+        default, 'epochs; one shows every image once and two shifted copies of it', whole_number, metavar='E'
+    )
+
+
+def batch_size_flag(default: int):
+    return flag(default, 'images a step', whole_number, metavar='B')
+
+
+def latent_lr_flag():
+    return flag(0.1, 'peak learning rate of the latents', positive)
+
+
+def dist_flag():
+    return flag('gaussian', 'family of the posteriors', choices=list(kernels.FAMILIES))
+
+
+def decoder_flag(default: str):
+    return flag(
+        default,
+        'dcgan4x4 and dcgan7x7 are those of the 4x4 and the 7x7 report, 13 and 4 times slower on a CPU; mlp '
+        'and conv64 '
+        '(for 3 x 64 x 64) of the GAN report, conv6 of the LSTM report',
+        choices=list(networks.DECODERS),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What all systems have.
+
+    Fields with compare=False say where a run is and how it is shown; the others say what it computes: a
+    resumed run must have the same. The fields without a flag are filled in by with_data.
+    """
+
+    system: ClassVar[str]
+    dist: ClassVar[str | None] = None
+    # What only some systems have a flag for; off, or the usual, in the others.
+    encoder: ClassVar[str | None] = None
+    likelihood: ClassVar[str] = 'gaussian'
+    latent_lr: ClassVar[float] = 0.0
+    weight_decay: ClassVar[float] = 0.0
+    dropout: ClassVar[float] = 0.0
+    prune: ClassVar[float] = 0.0
+    patience: ClassVar[int] = 0
+    min_delta: ClassVar[float] = 0.0
+    cuda_graph: ClassVar[bool] = False
+
+    data_path: str = data_path_flag('dataset', 'the environment variable DATA_PATH, or dataset')
+    device: str | None = device_flag()
+    dataset: str | None = flag(
+        None,
+        'the data set, never replaced by another (default: fashion-mnist, or '
+        "scikit-learn's digits where there is neither file nor network)",
+        choices=list(DATASETS),
+    )
+    n_test: int | str | None = flag(
+        None, f'how many test images, a number or "all" (default: {THOUSAND})', count, metavar='N'
+    )
+    n_train: int | str | None = flag(
+        None, f'how many training images, a number or "all" (default: {THOUSAND})', count, metavar='N'
+    )
+    latent_dim: int = latent_dim_flag(60)
+    epochs: int = epochs_flag(27)
+    batch_size: int = batch_size_flag(64)
+    seed: int = flag(0, 'weights, order of the images and noise follow from it (default: 0)', seed)
+    run_dir: Path | None = flag(
+        None,
+        'where the run goes (default: runs/<system>-<dist>, or runs/<system>)',
+        Path,
+        compare=False,
+        metavar='DIR',
+    )
+    resume: bool = flag(False, 'go on from the last checkpoint in the run folder, exactly', compare=False)
+    shape: tuple[int, ...] = ()  # of an image
+    train_checksum: int = 0
+    test_checksum: int = 0
+
+    @property
+    def name(self) -> str:
+        """The default name of the run's folder."""
+        return '-'.join(filter(None, (self.system, self.dist)))
+
+    def replace(self, **changes) -> 'Config':
+        return dataclasses.replace(self, **changes)
+
+    def with_data(self, train_set: ImageDataset, test_set: ImageDataset) -> 'Config':
+        """The configuration with what is known once the images are there."""
+        return self.replace(
+            dataset=train_set.name,
+            n_train=len(train_set),
+            n_test=len(test_set),
+            shape=train_set.shape,
+            train_checksum=train_set.checksum(),
+            test_checksum=test_set.checksum(),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the run computes, in plain values: for config.json, the checkpoint and results.json."""
+        computed = {
+            field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.compare
+        }
+        return {'system': self.system, 'dist': self.dist, **computed}
+
+
+def check_same(saved: dict[str, Any], ours: dict[str, Any], folder: Path):
+    """UserError: the configuration `saved` of what is in folder is another than ours. Both as to_dict gives
+    them."""
+    names = [name for name in saved | ours if saved.get(name) != ours.get(name)]
+    if names:
+        differences = ', '.join(f'{name} {saved.get(name)} (now {ours.get(name)})' for name in names)
+        raise UserError(
+            f'the checkpoint in {folder} is from another configuration: {differences}; '
+            f'resume with the flags it was started with, or name another --run-dir'
+        )
+
+
+def parse_classes(wanted: tuple[str, str], names: list[str]) -> tuple[int, int]:
+    """Class numbers for the two names or numbers of --interpolate. UserError: they name no two classes."""
+    lower = [name.lower() for name in names]
+    chosen = []
+    for word in map(str, wanted):
+        if word.lower() in lower:
+            chosen.append(lower.index(word.lower()))
+        elif word.isdecimal() and int(word) < len(names):
+            chosen.append(int(word))
+        else:
+            raise UserError(f'expected --interpolate to name two of {", ".join(names)}, got {word!r}')
+    if chosen[0] == chosen[1]:
+        raise UserError(f'expected --interpolate to name two different classes, got {wanted[0]!r} twice')
+    return tuple(chosen)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentConfig(Config):
+    """What the systems have whose images have latents: all but the GAN."""
+
+    lr: float | None = flag(
+        None,
+        'peak learning rate of the decoder (default: '
+        + ', '.join(f'{decoder.lr:g} for {name}' for name, decoder in networks.DECODERS.items())
+        + ')',
+        positive,
+    )
+    beta: float = flag(1.0, 'weight of the KL; 1 is the ELBO', weight)
+    obs_std: float = flag(
+        0.08,
+        'standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the '
+        'more the '
+        'KL matters',
+        positive,
+    )
+    bfloat16: bool = flag(
+        False, 'the decoder in bfloat16, for processors that have it: 1.6 times as fast with dcgan7x7'
+    )
+    cuda_graph: bool = flag(False, 'on a GPU, launch each step as one CUDA graph')
+    decoder: str = decoder_flag('groupnorm')
+    interpolate: tuple[str, str] | None = flag(
+        None,
+        'classes of the two test images of interpolation.png, names or numbers (default: trouser dress, '
+        'classes 1 '
+        'and 3)',
+        compare=False,
+        nargs=2,
+        metavar='CLASS',
+    )
+
+    def with_data(self, train_set: ImageDataset, test_set: ImageDataset) -> 'LatentConfig':
+        """As Config's; also the numbers of the classes of `interpolate`. UserError: there are no such
+        classes."""
+        classes = parse_classes(self.interpolate, train_set.classes) if self.interpolate else (1, 3)
+        return super().with_data(train_set, test_set).replace(interpolate=classes)
+
+    def __post_init__(self):
+        if self.lr is None:
+            object.__setattr__(self, 'lr', networks.DECODERS[self.decoder].lr)  # the dataclass is frozen
+
+
+@dataclass(frozen=True, kw_only=True)
+class ADConfig(LatentConfig):
+    """Train an auto-decoder (AD), grade it and draw its pictures."""
+
+    system: ClassVar[str] = 'ad'
+    latent_dim: int = latent_dim_flag(128)
+    latent_lr: float = latent_lr_flag()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VADConfig(LatentConfig):
+    """Train a variational auto-decoder (VAD), grade it and draw its pictures."""
+
+    system: ClassVar[str] = 'vad'
+    dist: str = dist_flag()
+    latent_lr: float = latent_lr_flag()
+
+
+@dataclass(frozen=True, kw_only=True)
+class VAEConfig(LatentConfig):
+    """Train a variational auto-encoder (VAE), grade it and draw its pictures."""
+
+    system: ClassVar[str] = 'vae'
+    dist: str = dist_flag()
+    encoder: str = flag('conv', 'what gives an image its latents', choices=list(networks.ENCODERS))
+    likelihood: str = flag(
+        'gaussian',
+        'of a pixel given its latents; bernoulli, the cross-entropy, suits digits',
+        choices=['gaussian', 'bernoulli'],
+    )
+    grid: bool = flag(
+        False, 'insist on grid.png, the decoded codes in the plane, which --latent-dim 2 gives', compare=False
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.grid and self.latent_dim != 2:
+            raise UserError(
+                f'expected --latent-dim 2 for --grid, whose codes lie in a plane, got {self.latent_dim}; '
+                f'samples.png and the t-SNE maps show codes of any size'
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AEConfig(LatentConfig):
+    """Train an auto-encoder (AE), grade it and draw its pictures."""
+
+    system: ClassVar[str] = 'ae'
+    latent_dim: int = latent_dim_flag(8)
+    encoder: str = flag('conv3', 'what gives an image its latents', choices=list(networks.ENCODERS))
+    decoder: str = decoder_flag('mirror')
+    weight_decay: float = flag(
+        0.0, 'decoupled (AdamW): weights shrink by lr * W a step (default: 0)', weight, metavar='W'
+    )
+    dropout: float = flag(
+        0.0,
+        'share of hidden outputs dropped in training; for --encoder conv3 and --decoder mirror (default: 0)',
+        fraction,
+        metavar='P',
+    )
+    patience: int = flag(
+        0,
+        'hold out the last tenth of the training images, stop after E epochs in which their loss did not '
+        'fall, and '
+        'keep the best weights (default: no early stopping)',
+        whole_number,
+        metavar='E',
+    )
+    min_delta: float = flag(
+        0.0, 'by how much it must fall to count, with --patience (default: 0)', weight, metavar='NATS'
+    )
+    prune: float = flag(
+        0.0,
+        "after half of the epochs set this share of each layer's weights, the smallest, to 0 for good "
+        '(default: 0)',
+        fraction,
+        metavar='FRACTION',
+    )
+    sweep: tuple[int, ...] = flag(
+        (),
+        'a run for each of these latent sizes, in folders dNN of the run folder (runs/ae-sweep), and their '
+        'losses '
+        'beside those of PCA',
+        sizes,
+        compare=False,
+        exclusive=True,
+        metavar='D,D,...',
+    )
+    tune: int = flag(
+        0,
+        'try N configurations by their loss on held-out training images and train the best again; all in the '
+        'run '
+        'folder (runs/ae-tune). Replaces --latent-dim, --batch-size, --lr, --weight-decay and --patience; '
+        'the same '
+        'command with a larger N goes on',
+        whole_number,
+        compare=False,
+        exclusive=True,
+        metavar='N',
+    )
+    architecture: dict | None = None  # of encoder conv3 and decoder mirror: networks.ARCHITECTURE
+    trial: int | None = None  # the trial of a search whose configuration this is
+
+    def __post_init__(self):
+        super().__post_init__()
+        paired = self.encoder == 'conv3' and self.decoder == 'mirror'
+        if paired and self.architecture is None:
+            object.__setattr__(self, 'architecture', networks.ARCHITECTURE)
+        if self.min_delta and not (self.patience or self.tune):
+            raise UserError(
+                'expected --min-delta together with --patience, got it alone; add --patience, or leave it out'
+            )
+        if not paired and (self.dropout or self.tune):
+            raise UserError(
+                f'expected --encoder conv3 and --decoder mirror for --dropout and --tune, got {self.encoder} '
+                'and '
+                f'{self.decoder}; leave out one or the other'
+            )
+        if self.prune and (self.encoder == 'lstm' or self.epochs == 1):
+            raise UserError(
+                'expected an encoder of linear layers and convolutions and two epochs or more for --prune, '
+                'got '
+                f'{self.encoder} and {self.epochs}; choose others, or leave it out'
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GANConfig(Config):
+    """Train a generative adversarial network (GAN), grade its samples and draw its pictures."""
+
+    system: ClassVar[str] = 'gan'
+    model: str = flag(
+        'dcgan',
+        'both networks; linear is that of the GAN report, of two linear layers each',
+        choices=list(GAN_NETWORKS),
+    )
+    latent_dim: int = latent_dim_flag(64)
+    epochs: int = epochs_flag(50)
+    batch_size: int = batch_size_flag(32)
+    lr: float = flag(1e-3, 'peak learning rate of both players', positive)
+
+    @property
+    def name(self) -> str:
+        return f'gan-{self.model}'
+
+
+SYSTEMS = {system.system: system for system in (ADConfig, VADConfig, AEConfig, VAEConfig, GANConfig)}
+
+
+def config_from_dict(values: dict[str, Any]) -> Config:
+    """The configuration that to_dict gave. Entries that an older program did not write have their defaults.
+
+    KeyError, TypeError or UserError: it is none.
+    """
+    config_class = SYSTEMS[values['system']]
+    fields = {field.name for field in dataclasses.fields(config_class) if field.compare}
+    known = {name: value for name, value in values.items() if name in fields}
+    return config_class(**{**known, 'shape': tuple(known['shape'])})

@@ -1,0 +1,155 @@
+"""Training one model by several processes, as torchrun starts them. With one process every function is a
+no-op.
+
+Each process owns a share of the images and of their latents. All processes draw the same order of images; of
+each batch a process takes the images that it owns. The decoder is replicated: DistributedDataParallel
+averages its gradient.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+import torch.nn as nn
+from torch import Tensor
+
+from training.command import pick_device
+from training.errors import UserError
+
+T = TypeVar('T')
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main() -> bool:
+    """Whether this process prints and writes for all of them."""
+    return rank() == 0
+
+
+def launched() -> int:
+    """How many processes torchrun launched."""
+    return int(os.environ.get('WORLD_SIZE', 1))
+
+
+def start(device_name: str | None) -> torch.device:
+    """Join the other processes, if torchrun launched several. Returns the device of this process.
+
+    device_name: as --device. UserError: there is no such device here.
+    """
+    device = pick_device(device_name)
+    if launched() > 1 and not dist.is_initialized():
+        if device.type == 'cuda':
+            torch.cuda.set_device(device)  # NCCL works on the current device, else GPU 0 for all processes
+        dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
+    return device
+
+
+def shutdown() -> bool:
+    """Leave the group of processes. Returns whether this is the main process, which goes on alone."""
+    main = is_main()
+    if world_size() > 1:
+        dist.destroy_process_group()
+    return main
+
+
+def share(n: int) -> slice:
+    """The share of this process of n images: the main process has the first ones. UserError: a process has
+    none."""
+    size = -(-n // world_size())  # as torch.chunk and so DTensor divide a tensor
+    if size * (world_size() - 1) >= n:
+        fail(
+            UserError(
+                f'expected images for each of {world_size()} processes, in shares of {size}, got {n} images; '
+                f'start fewer processes, or use a larger --n-train'
+            )
+        )
+    return slice(rank() * size, min(n, (rank() + 1) * size))
+
+
+def all_reduce(x: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, in place; returns it."""
+    if world_size() > 1:
+        dist.all_reduce(x)
+    return x
+
+
+def all_mean(x: Tensor) -> Tensor:
+    """The mean of all elements of a tensor of which each process has a part, 0-d."""
+    if world_size() == 1:
+        return x.mean()
+    elements = torch.tensor(float(x.numel()), device=x.device)
+    return (all_reduce(x.double().sum()) / all_reduce(elements)).to(x.dtype)
+
+
+def any_process(flag: bool) -> bool:
+    """Whether the flag is true in any process."""
+    return bool(flag) if world_size() == 1 else bool(all_reduce(torch.tensor(float(bool(flag)))))
+
+
+def all_gather(x: Tensor) -> Tensor:
+    """The rows of x [m, ...] of all processes, in the order of their ranks; m may differ."""
+    if world_size() == 1:
+        return x
+    sizes = [torch.zeros((), dtype=torch.int64, device=x.device) for _ in range(world_size())]
+    dist.all_gather(sizes, torch.tensor(len(x), device=x.device))
+    longest = max(map(int, sizes))
+    padded = torch.cat([x, x.new_zeros(longest - len(x), *x.shape[1:])])
+    parts = [torch.empty_like(padded) for _ in sizes]
+    dist.all_gather(parts, padded)
+    return torch.cat([part[:size] for part, size in zip(parts, sizes)])
+
+
+def barrier():
+    """Wait for all processes. If one of them has ended with an error, this one ends too, without a
+    message."""
+    if world_size() > 1:
+        try:
+            dist.barrier()
+        except RuntimeError:
+            sys.exit(2)
+
+
+def main_first(work: Callable[[], T]) -> T:
+    """work() in the main process, then in the others, which find the files that it made. Returns the result
+    of work.
+
+    An error is reported once: if the main process fails, the others end without a message.
+    """
+    if not is_main():
+        barrier()
+    result = work()
+    if is_main():
+        barrier()
+    return result
+
+
+def fail(error: UserError) -> NoReturn:
+    """Raise an error that occurs in every process: in the main one, so that it is reported once."""
+    if not is_main():
+        barrier()
+    raise error
+
+
+def synchronise_batch_norm(model: nn.Module) -> nn.Module:
+    """The model with batch normalisation over the images of all processes. UserError: on a CPU PyTorch has
+    none."""
+    if world_size() == 1 or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        return model
+    if next(model.parameters()).device.type == 'cpu':
+        fail(
+            UserError(
+                'expected a decoder without batch normalisation, whose statistics PyTorch cannot share '
+                'between '
+                'processes on a CPU, got one with it; use --decoder groupnorm, or one process'
+            )
+        )
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model)

@@ -1,0 +1,91 @@
+"""Fitting latents with the decoder frozen: of new images, and of the training images after training."""
+
+import time
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from training.batches import Images
+from training.config import Config
+from training.cuda_graph import with_cuda_graph
+from training.data import ImageDataset
+from training.distributed import all_gather
+from training.errors import NotFinite
+from training.initialization import apply_warm_start
+from training.objective import NegativeELBO, encode
+from training.optimisers import RowAdam, one_cycle
+from training.randomness import INFER, REFINE, noise_key
+
+REFINE_PASSES = 10  # over the training latents after training
+INFER_PASSES = 40  # over new images; the course allows 100
+INFER_LR = 0.1
+INFER_BATCH = 250
+
+
+def fit_latents(
+    model, latents: Tensor, images: Images, config: Config, *, use: int, passes: int, lr: float, label: str
+) -> Tensor:
+    """Fit latents [n, K] of the first n images, the decoder frozen, in place; returns them.
+
+    use: of the noise, see randomness.py. lr: peak learning rate. label: of the progress bar. The images do
+    not interact, so batches need not be shuffled. NotFinite: latents are not finite afterwards.
+    """
+    model.eval()  # batch normalisation, in the decoders that have it, by its running statistics
+    objective, adam = NegativeELBO(model, config), RowAdam(latents, beta2=0.99)
+    batches = torch.arange(len(latents), device=latents.device).split(INFER_BATCH)
+    seed = noise_key(config.seed, use)
+
+    def step(local_index, number, rate):
+        params = model.params(latents[local_index]).requires_grad_()  # [B, P, D], a leaf
+        index = images.first + local_index
+        reconstruction, kl = objective(params, images[local_index], seed=seed, step=number, index=index)
+        # The sum: each image descends its own loss, whatever the batch. Only params have a gradient.
+        (gradient,) = torch.autograd.grad((reconstruction + config.beta * kl).sum(), params)
+        adam.step(local_index, gradient.flatten(1), rate)
+
+    step = with_cuda_graph(step, images, config)
+    with tqdm(total=passes * len(batches), desc=label, disable=None, leave=False) as progress:
+        for number in range(passes):
+            for local_index in batches:
+                step(local_index, number, lr * one_cycle(number, passes, warm_up=0.05))
+                progress.update()
+    if not torch.isfinite(latents).all():
+        raise NotFinite(
+            f'expected finite latents after fitting them, got {int((~torch.isfinite(latents)).sum())} that '
+            'are '
+            f'not; train with a lower --lr or a higher --obs-std'
+        )
+    return latents
+
+
+def refine_latents(model, latents: Tensor, images: Images, config: Config) -> Tensor:
+    """Standardise the latents of images and copies, and refit those of the images: [len(images), K].
+
+    The latents followed a decoder that moved on. Refitted under the decoder as it is now, they come to where
+    new images' latents will come: training and test latents become comparable, and closer to the prior.
+    """
+    latents = model.standardise(latents, all_gather(latents[: images.n]))
+    own = latents[: images.n].clone()
+    fit = dict(use=REFINE, passes=REFINE_PASSES, lr=INFER_LR / 2, label='refining')
+    latents[: images.n] = fit_latents(model, own, images, config, **fit)
+    return latents
+
+
+def infer_latents(trained, dataset: ImageDataset, passes: int = INFER_PASSES) -> tuple[Tensor, float]:
+    """Latents [n, K] of new images under a trained model (training.runs.TrainedRun), and the seconds that it
+    took.
+
+    They are the encoder's; without an encoder they start at the linear map's, and are fitted in `passes`
+    passes.
+    """
+    started = time.perf_counter()
+    model = trained.model
+    images = Images(dataset, model.pixel_bias.device)
+    if model.encoder:
+        latents = encode(model, images)
+    else:
+        start = apply_warm_start(trained.warm_start, images)
+        fit = dict(use=INFER, passes=passes, lr=INFER_LR, label='fitting test latents')
+        latents = fit_latents(model, start, images, trained.config, **fit)
+    return latents, time.perf_counter() - started

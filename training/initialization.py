@@ -1,0 +1,138 @@
+"""Where the decoder and the latents start: at the mean image and at principal components.
+
+Nothing here is random but for one fixed rotation. No run depends on a lucky start.
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.batches import Images
+from training.distributed import all_gather, all_mean, all_reduce, world_size
+
+KEEP = 0.186  # a principal component starts switched on if its posterior spread is at most this
+PCA_IMAGES = 20_000  # that principal components are estimated from, at most
+RIDGE_IMAGES = 100_000  # images and copies that the linear start of new images is estimated from, at most
+CHUNK = 10_000  # images that are handled at once
+
+
+def features(x: Tensor) -> Tensor:
+    """Images [B, 28, 28] in 0-1 -> the features that linear methods see, [B, 784].
+
+    The square root lifts faint texture, and nearest neighbours in it follow the classes better than in
+    pixels. Larger images are averaged over squares of pixels, to about 1,000 numbers: the cost of linear
+    methods is cubic.
+    """
+    side = max(1, math.ceil((x[0].numel() / 1024) ** 0.5))
+    return F.avg_pool2d(x, side).flatten(1).sqrt() if side > 1 else x.flatten(1).sqrt()
+
+
+def principal_components(images: Images, latent_dim: int) -> tuple[Tensor, Tensor]:
+    """Whitened scores [len(images), D] of this process's images and copies on the first D principal
+    components of the images' features, and the components' variances [D]. Zeros where the images have fewer
+    components."""
+    from sklearn.decomposition import PCA  # here: a second to import
+
+    step = math.ceil(images.total / PCA_IMAGES)
+    some = torch.arange(-images.first % step, images.n, step, device=images.device)
+    x = all_gather(features(images[some])).cpu().numpy()  # [total / step, 784]
+    dims = min(latent_dim, len(x) - 1, x.shape[1])
+    if dims < 1:  # a single image
+        return torch.zeros(len(images), latent_dim), torch.zeros(latent_dim)
+    with np.errstate(invalid='ignore'):  # images that are all the same have no variance to explain
+        pca = PCA(dims, svd_solver='covariance_eigh').fit(x)
+    chunks = torch.arange(len(images), device=images.device).split(CHUNK)
+    scores = [torch.as_tensor(pca.transform(features(images[i]).cpu().numpy())) for i in chunks]
+    variance = torch.as_tensor(pca.explained_variance_).clamp_min(1e-8)
+    padding = (0, latent_dim - dims)
+    whitened = torch.cat(scores) / variance.sqrt()
+    return F.pad(whitened, padding).float(), F.pad(variance, padding).float()
+
+
+@torch.no_grad()
+def initialize_pixel_bias(model, images: Images):
+    """Let the model begin at the mean image: where the decoder gives 0, its logits are those of the mean."""
+    mean = all_reduce(sum(images[i].sum(0) for i in images.own().split(CHUNK))) / images.total  # [28, 28]
+    model.pixel_bias.copy_(torch.logit(mean.clamp(0.02, 0.98)))
+
+
+@torch.no_grad()
+def initialize_latents(model, images: Images, obs_std: float) -> Tensor:
+    """Latents [len(images), K] from principal components; the decoder's first layer is set up to match.
+
+    What is tuned here follows from how a linear decoder would use a latent dimension. At observation noise
+    obs_std, a component of standard deviation a is worth a posterior spread of obs_std / sqrt(a^2 +
+    obs_std^2).
+
+    - Point posteriors: every component. - Families with a scale: only components whose spread is at most
+    KEEP. The others start at the prior, and the
+      decoder's weights for them at 0; training brings them back if they are worth their KL. Fewer dimensions
+      in use leave fewer regions of the prior without an image.
+    - Families without a scale cannot make a dimension precise. A random rotation spreads the components over
+    all
+      dimensions, with amplitudes variance^(1/4), the best for a linear channel with equal noise in each
+      dimension.
+    """
+    device, d = images.device, model.latent_dim
+    code, variance = principal_components(images, d)  # [len(images), D], [D]
+    spread = obs_std / torch.sqrt(variance + obs_std**2)  # [D]
+    if model.dist and model.params_per_dim == 1:
+        generator = torch.Generator().manual_seed(
+            0
+        )  # which rotation does not matter: the same for every seed
+        # Orthonormal columns, the first of them along the diagonal (1, ..., 1), which stays unused. The
+        # locations of an exponential differ from the prior's along it, and it would change with each sample
+        # of the prior.
+        columns = torch.cat([torch.ones(d, 1), torch.randn(d, d - 1, generator=generator)], 1)
+        basis, _ = torch.linalg.qr(columns)
+        used = max(1, d - 1)
+        code = (code * variance**0.25)[:, :used] @ basis[:, d - used :].T
+        code = code / all_mean(code.square()).sqrt().clamp_min(1e-8)
+    else:
+        keep = torch.ones(d, dtype=torch.bool)  # [D]
+        if model.dist:
+            keep = spread <= max(KEEP, float(spread.min()))
+        code, spread = code * keep, torch.where(keep, spread, 1.0)
+        model.decoder.stem.weight.data[:, ~keep.to(device)] = 0
+        # Draws of a Gaussian lie near the sphere of radius sqrt(D). Codes of one length also make better
+        # neighbours: short codes would be the nearest of every other.
+        code = F.normalize(code) * keep.sum().sqrt()
+    return model.initialize(code, spread).to(device)
+
+
+# ------------------------------------------------------------------------- the start of new images
+
+
+def ridge_regression(inputs: Iterable[Tensor], targets: Iterable[Tensor], penalty: float) -> Tensor:
+    """Weights [784 + 1, K] of a linear map with bias from the images' features to targets.
+
+    inputs: batches of images [B, 28, 28]. targets: batches [B, K]. Minimises the mean squared error, over the
+    batches of all processes, plus penalty * |weights|^2, in float64 and in one pass: memory does not grow
+    with the images.
+    """
+    gram = cross = count = 0
+    for x, target in zip(inputs, targets):
+        phi = F.pad(features(x), (0, 1), value=1.0).double()  # [B, 785]
+        gram, cross, count = gram + phi.T @ phi, cross + phi.T @ target.double(), count + len(x)
+    count = torch.tensor(count, dtype=torch.float64, device=gram.device)
+    gram, cross, count = all_reduce(gram), all_reduce(cross), all_reduce(count)
+    gram.diagonal()[:-1] += penalty * count  # no penalty for the bias
+    return torch.linalg.solve(gram, cross).float()
+
+
+def fit_warm_start(images: Images, latents: Tensor, obs_std: float) -> Tensor:
+    """The linear map [784 + 1, K] from images and copies to their latents that gives new images their
+    start."""
+    step = math.ceil(world_size() * len(images) / RIDGE_IMAGES)
+    chunks = torch.arange(0, len(images), step, device=latents.device).split(CHUNK)
+    return ridge_regression((images[i] for i in chunks), (latents[i] for i in chunks), obs_std**2)
+
+
+def apply_warm_start(warm_start: Tensor, images: Images) -> Tensor:
+    """Latents [n, K] of new images by the linear map."""
+    chunks = images.own().split(CHUNK)
+    return torch.cat([F.pad(features(images[i]), (0, 1), value=1.0) @ warm_start for i in chunks])

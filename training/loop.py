@@ -1,0 +1,99 @@
+"""The loop that all systems share: epochs of steps, a line of metrics and a checkpoint after each, Ctrl-C."""
+
+import json
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from training.checkpoints import load_shares, read_metrics, save_shared_checkpoint, write_atomically
+from training.distributed import any_process, is_main, world_size
+from training.trainer import BaseTrainer
+
+CHECK_EVERY = 50  # steps between readings of the loss, each of which synchronises host and GPU
+
+
+class InterruptFlag:
+    """While active, Ctrl-C only sets a flag, so that the step in progress ends whole; a second Ctrl-C
+    interrupts."""
+
+    def __enter__(self):
+        self.raised = False
+        self.previous = signal.signal(signal.SIGINT, self.on_signal)
+        return self
+
+    def on_signal(self, *_):
+        self.raised = True
+        if (
+            world_size() == 1
+        ):  # torchrun passes on the terminal's signal to its workers, to which it comes twice
+            signal.signal(signal.SIGINT, self.previous)
+
+    def __exit__(self, *_):
+        signal.signal(signal.SIGINT, self.previous)
+
+
+def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict[str, Any] | None = None):
+    """Take steps until the trainer is done; write folder/metrics.jsonl and folder/checkpoint.pt after every
+    epoch.
+
+    checkpoint: the state to go on from. On Ctrl-C the step in progress ends, a checkpoint is written, and
+    KeyboardInterrupt is raised. NotFinite: the loss was not finite; the last checkpoint is left as it is.
+    """
+    started = time.perf_counter()
+    images, config = trainer.images, trainer.config
+    metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
+    metrics = []
+    if checkpoint:
+        trainer.load_state_dict(checkpoint)
+        if 'shares' in checkpoint:
+            load_shares(checkpoint_path, checkpoint['shares'], trainer.shares(), images)
+        # A run killed between the two writes left a line for an epoch that comes again.
+        metrics = read_metrics(folder)[: trainer.step_number // trainer.steps_per_epoch]
+    if is_main():
+        lines = ''.join(json.dumps(line) + '\n' for line in metrics)
+        write_atomically(metrics_path, lambda path: path.write_text(lines))
+    trainer.model.train()
+    bar = tqdm(
+        total=trainer.total_steps,
+        initial=trainer.step_number,
+        desc='training',
+        disable=None if is_main() else True,
+        leave=False,
+        unit='step',
+    )
+    # Within an epoch the loss is read only where that costs nothing or somebody sees it, or the processes
+    # must agree.
+    reads_loss = images.device.type == 'cpu' or world_size() > 1 or not bar.disable
+    with bar as progress, InterruptFlag() as interrupt:
+        while not trainer.done():
+            epoch, position = divmod(trainer.step_number, trainer.steps_per_epoch)
+            for index, batch_size in images.epoch(config.seed, epoch, config.batch_size)[position:]:
+                trainer.step(index, batch_size)
+                progress.update()
+                check = reads_loss and trainer.step_number % CHECK_EVERY == 0
+                if check:
+                    text = trainer.describe(trainer.check_finite())
+                    progress.set_postfix_str(f'epoch {epoch + 1}, {text}')
+                stop = interrupt.raised
+                if world_size() > 1:  # all processes stop at the same step, one at which they check
+                    stop = check and any_process(stop)
+                if stop:
+                    break
+            means = trainer.check_finite()
+            trainer.check_weights(index)
+            if trainer.step_number % trainer.steps_per_epoch == 0:
+                stop = any_process(interrupt.raised)
+                line = trainer.end_epoch(epoch + 1, means)
+                line['seconds'] = round(time.perf_counter() - started, 3)
+                if is_main():
+                    with open(metrics_path, 'a') as file:
+                        file.write(json.dumps(line) + '\n')
+                started = time.perf_counter()
+            state = {'stage': 'training', 'config': config.to_dict(), **trainer.state_dict()}
+            save_shared_checkpoint(checkpoint_path, state, images.total)
+            if stop:
+                raise KeyboardInterrupt
+    trainer.finish()

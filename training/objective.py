@@ -1,0 +1,60 @@
+"""The objective: the negative ELBO, averaged over a batch in training and summed over it in inference.
+
+    |x - render(z)|^2 / (2 obs_std^2) + beta * KL(q(z) || p(z)),        z ~ q(z; latents of x)
+
+with pixels x in 0-1, so that beta = 1 is a true negative ELBO for a Gaussian likelihood of standard deviation
+obs_std (up to a constant). With a Bernoulli likelihood the first term is the binary cross-entropy. (Kingma
+and Welling, "Auto-encoding variational Bayes", 2014; without an encoder: Zadeh et al., "Variational
+auto-decoder", 2019.)
+"""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+from training.batches import Images
+from training.config import Config
+
+CHUNK = 1000  # images whose loss is computed at once where no gradient is wanted
+
+
+class NegativeELBO(nn.Module):
+    """Its two terms; a module, so that DistributedDataParallel can wrap it."""
+
+    def __init__(self, model: nn.Module, config: Config):
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, params: Tensor, x: Tensor, *, seed: int, step: int | Tensor, index: Tensor):
+        """params [B, P, D], images x [B, 28, 28] in 0-1 -> reconstruction [B] and KL [B], in nats.
+
+        seed, step, index (int64 [B]): what the noise is a function of.
+        """
+        z, kl = self.model.sample(params, seed=seed, step=step, index=index)  # [B, D], [B]
+        if self.config.likelihood == 'bernoulli':
+            logits = self.model.logits(z)
+            return F.binary_cross_entropy_with_logits(logits, x, reduction='none').flatten(1).sum(1), kl
+        squared_error = (x - self.model.render(z)).square().flatten(1).sum(1)  # [B]
+        return squared_error / (2 * self.config.obs_std**2), kl
+
+
+@torch.no_grad()
+def mean_negative_elbo(
+    model: nn.Module, latents: Tensor, images: Images, config: Config, *, seed: int, step: int = 0
+) -> tuple[float, float]:
+    """Means of the two terms in nats over images with latents [n, K], by one sample for each image."""
+    model.eval()
+    objective = NegativeELBO(model, config)
+    chunks = torch.arange(len(latents), device=latents.device).split(CHUNK)
+    terms = [objective(model.params(latents[i]), images[i], seed=seed, step=step, index=i) for i in chunks]
+    return tuple(float(torch.cat(term).mean()) for term in zip(*terms))
+
+
+@torch.no_grad()
+def encode(model: nn.Module, images: Images, index: Tensor | None = None) -> Tensor:
+    """The encoder's latents [B, K] of the images with local indices int64 [B]; None: of all, without
+    copies."""
+    model.eval()
+    index = images.own() if index is None else index
+    return torch.cat([model.encoder(images[i]) for i in index.split(CHUNK)])

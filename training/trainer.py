@@ -1,0 +1,235 @@
+"""One step of training: forward, backward, two optimisers. `loop.fit` takes the steps."""
+
+import math
+from typing import Any
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from training.batches import Images, epoch_length
+from training.config import Config
+from training.cuda_graph import CUDAGraphStep, with_cuda_graph
+from training.distributed import all_reduce, any_process, fail, is_main, synchronise_batch_norm, world_size
+from training.errors import NotFinite
+from training.initialization import initialize_pixel_bias
+from training.objective import NegativeELBO, encode, mean_negative_elbo
+from training.optimisers import RowAdam, one_cycle
+from training.randomness import INFER, TRAIN, fold, noise_key
+from training.regularisation import EarlyStopping, make_pruning_permanent, prune_weights
+
+
+class BaseTrainer:
+    """What Trainer and GANTrainer share: the count of steps, and what the steps of this epoch gave.
+
+    `loop.fit` also needs step, describe, end_epoch, check_weights, finish, state_dict and load_state_dict.
+    """
+
+    remedy = 'a lower --lr'
+
+    def __init__(self, model: nn.Module, images: Images, config: Config, terms: int):
+        """terms: how many numbers a step gives."""
+        self.model, self.images, self.config = model, images, config
+        self.step_number = 0
+        self.steps_per_epoch = math.ceil(epoch_length(images.total) / config.batch_size)
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.history = torch.zeros(self.steps_per_epoch, terms, device=images.device)  # of this epoch
+
+    def done(self) -> bool:
+        return self.step_number >= self.total_steps
+
+    def check_finite(self) -> list[float]:
+        """Means of what the steps of this epoch gave so far. NotFinite: names the first bad step."""
+        done = (self.step_number - 1) % self.steps_per_epoch + 1
+        history = all_reduce(self.history[:done].clone()).cpu()  # [done, terms]
+        bad = (~torch.isfinite(history).all(1)).nonzero()
+        if len(bad):
+            fail(self.not_finite(self.step_number - done + int(bad[0])))
+        return history.mean(0).tolist()
+
+    def not_finite(self, step: int) -> NotFinite:
+        return NotFinite(
+            f'expected a finite loss, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
+            'nothing '
+            f'after the last good checkpoint was saved. Delete the run and train with {self.remedy}'
+        )
+
+    def finish(self):
+        """Called once, after the last step."""
+        self.model.eval().requires_grad_(False)
+
+
+class Trainer(BaseTrainer):
+    """Trains a model together with the latents of its images, or with its encoder."""
+
+    remedy = 'a lower --lr, --latent-lr or a higher --obs-std'
+
+    def __init__(
+        self,
+        model: nn.Module,
+        images: Images,
+        config: Config,
+        latents: Tensor | None = None,
+        validation: Images | None = None,
+    ):
+        """latents [len(images), K], changed in place; None: the encoder has them. validation: images whose
+        loss is measured after every epoch, for a model with an encoder."""
+        model = synchronise_batch_norm(model)
+        super().__init__(model, images, config, terms=2)  # reconstruction and KL
+        self.latents, self.validation = latents, validation
+        initialize_pixel_bias(model, images)
+        self.objective = NegativeELBO(model, config)
+        if world_size() > 1:  # the gradient as views of the buckets that are exchanged: no copies
+            self.objective = nn.parallel.DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
+        self.run_update = with_cuda_graph(self.update, images, config)
+        self.uses_graph = isinstance(self.run_update, CUDAGraphStep)
+        self.adam = torch.optim.Adam(
+            model.parameters(),
+            lr=config.lr,
+            betas=(0.9, 0.99),
+            fused=True,
+            capturable=self.uses_graph,
+            weight_decay=config.weight_decay,
+            decoupled_weight_decay=True,
+        )
+        if latents is not None:
+            self.latents_adam = RowAdam(latents)
+        self.pruning_step = config.epochs // 2 * self.steps_per_epoch if config.prune else math.inf
+        self.early_stopping = EarlyStopping(config.patience, config.min_delta)
+
+    def step(self, index: Tensor, batch_size: int):
+        """One step on a batch of batch_size images, of which this process owns those with index, int64
+        [B]."""
+        config, step = self.config, self.step_number
+        if step == self.pruning_step:
+            prune_weights(self.model, config.prune)
+        if config.dropout:  # which outputs are dropped is a function of seed and step, like all noise here
+            torch.manual_seed(fold(config.seed * 1_000_003 + step))
+        factor = one_cycle(step, self.total_steps, warm_up=0.1)
+        self.run_update(index, step, config.lr * factor, config.latent_lr * factor, batch_size)
+        self.step_number += 1
+
+    def update(self, index: Tensor, step, lr, latent_lr, batch_size):
+        """step, lr, latent_lr, batch_size: numbers, or 0-d tensors in a CUDA graph."""
+        config = self.config
+        local_index, weight = self.images.local_index(index), world_size() / batch_size
+        has_images = len(index) > 0
+        if (
+            not has_images
+        ):  # the other processes wait for a gradient from this one: that of any image, times 0
+            local_index, weight = torch.zeros(1, dtype=torch.int64, device=self.images.device), 0.0
+            index = self.images.first + local_index
+        x = self.images[local_index]  # [B, 28, 28] in 0-1
+        if self.latents is None:
+            params = self.model.params(self.model.encoder(x))  # [B, P, D]
+        else:
+            params = self.model.params(self.latents[local_index]).requires_grad_()  # [B, P, D], a leaf
+        seed = noise_key(config.seed, TRAIN)
+        reconstruction, kl = self.objective(params, x, seed=seed, step=step, index=index)  # [B] each, nats
+        # The mean over the batch. DistributedDataParallel averages the gradients of the processes, each of
+        # which has a part of the sum: hence the world size in `weight`.
+        loss = (reconstruction + config.beta * kl).sum() * weight
+        self.adam.zero_grad()
+        loss.backward()
+        for group in self.adam.param_groups:
+            group['lr'] = lr
+        self.adam.step()
+        if self.latents is not None and has_images:
+            gradient = params.grad.flatten(1) * (batch_size / world_size())
+            self.latents_adam.step(local_index, gradient, latent_lr)
+        terms = torch.stack([reconstruction.sum(), kl.sum()]).detach() * (weight / world_size())
+        position = step % self.steps_per_epoch
+        if torch.is_tensor(
+            position
+        ):  # indexing by a tensor, or writing a number, would synchronise with the GPU
+            self.history.index_copy_(0, position.view(1), terms[None])
+        else:
+            self.history[position] = terms
+
+    def end_epoch(self, epoch: int, means: list[float]) -> dict[str, float]:
+        """The epoch's line of metrics.jsonl, without its seconds. means: of its steps' reconstruction and
+        KL."""
+        reconstruction, kl = means
+        loss = reconstruction + self.config.beta * kl
+        line = {'epoch': epoch, 'loss': loss, 'reconstruction': reconstruction, 'kl': kl}
+        if self.validation:
+            line.update(validate(self.model, self.validation, self.config))
+            self.model.train()
+        pruned = self.step_number > self.pruning_step  # before that the best epoch would have all weights
+        if self.config.patience and (pruned or not self.config.prune):
+            self.early_stopping.update(epoch, line['validation_loss'], self.model)
+        return line
+
+    def describe(self, means: list[float]) -> str:
+        """The text of the progress bar."""
+        return f'loss {means[0] + self.config.beta * means[1]:.1f} nats'
+
+    def done(self) -> bool:
+        return super().done() or self.early_stopping.should_stop(self.step_number // self.steps_per_epoch)
+
+    def finish(self):
+        self.early_stopping.restore(self.model)
+        make_pruning_permanent(self.model)
+        super().finish()
+
+    @torch.no_grad()
+    def check_weights(self, index: Tensor):
+        """NotFinite: the weights as they are now give the images with index, int64 [B], a loss that is not
+        finite. The losses in the history were computed before the last step: they do not tell what it did."""
+        self.model.eval()  # or batch normalisation would count these images
+        local_index = self.images.local_index(index)
+        x = self.images[local_index]
+        latents = self.model.encoder(x) if self.latents is None else self.latents[local_index]
+        seed = noise_key(self.config.seed, TRAIN)
+        objective = NegativeELBO(self.model, self.config)  # of this process alone
+        terms = objective(self.model.params(latents), x, seed=seed, step=self.step_number, index=index)
+        self.model.train()
+        if any_process(not all(torch.isfinite(term).all() for term in terms)):
+            fail(self.not_finite(self.step_number))
+
+    # ------------------------------------------------------------------------------------ checkpoints
+
+    def shares(self) -> dict[str, Tensor]:
+        """The latents and their Adam's state of this process's images, as views [1 + copies, n, ...]."""
+        if self.latents is None:
+            return {}
+        state = {'latents': self.latents, **self.latents_adam.state_dict()}
+        return {name: x.view(-1, self.images.n, *x.shape[1:]) for name, x in state.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            'step': self.step_number,
+            'model': self.model.state_dict(),
+            'adam': self.adam.state_dict(),
+            'history': all_reduce(self.history.clone()),
+            'best': self.early_stopping.best,
+            'shares': self.shares(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]):
+        """All but the shares, which checkpoints.load_shares reads."""
+        if state['step'] > self.pruning_step:
+            prune_weights(
+                self.model, self.config.prune
+            )  # gives the layers their masks, whose values are in the state
+        self.early_stopping.best = state['best']
+        self.model.load_state_dict(state['model'])
+        self.adam.load_state_dict(state['adam'])
+        for group in self.adam.param_groups:
+            group['capturable'] = self.uses_graph  # here, wherever the checkpoint was written
+        self.step_number = state['step']
+        self.history.copy_(state['history'])
+        if not is_main():
+            self.history.zero_()  # it is the sum of all processes'
+
+
+def validate(model: nn.Module, images: Images, config: Config) -> dict[str, float]:
+    """The loss and its two terms for the encoder's latents of new images, a part of a line of
+    metrics.jsonl."""
+    seed = noise_key(config.seed, INFER)
+    reconstruction, kl = mean_negative_elbo(model, encode(model, images), images, config, seed=seed)
+    return {
+        'validation_loss': reconstruction + config.beta * kl,
+        'validation_reconstruction': reconstruction,
+        'validation_kl': kl,
+    }
