@@ -263,10 +263,10 @@ F, I = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
 @pytest.mark.parametrize(
     'changes, message',
     [
-        (dict(table=[1]), r'expected table to be float32 or float64 of shape \[N, K\], got list'),
-        (dict(table=F[0]), r'got torch.float32 \[3\]'),
-        (dict(table=F.half()), r'got torch.float16 \[4, 3\]'),
-        (dict(table=torch.zeros(3, 4).T), r'expected table to be contiguous, got strides \(1, 4\)'),
+        (dict(latents=[1]), r'expected latents to be float32 or float64 of shape \[N, K\], got list'),
+        (dict(latents=F[0]), r'got torch.float32 \[3\]'),
+        (dict(latents=F.half()), r'got torch.float16 \[4, 3\]'),
+        (dict(latents=torch.zeros(3, 4).T), r'expected latents to be contiguous, got strides \(1, 4\)'),
         (dict(m=F[:3]), r'expected m to be torch.float32 \[4, 3\] on cpu, got torch.float32 \[3, 3\] on cpu'),
         (
             dict(v=F.double()),
@@ -294,7 +294,7 @@ F, I = torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64)
     ],
 )
 def test_errors_name_what_was_expected_and_what_came(changes, message):
-    arguments = dict(table=F, m=F, v=F, count=I, rows=torch.tensor([1, 2]), gradient=F[:2], lr=0.1)
+    arguments = dict(latents=F, m=F, v=F, count=I, rows=torch.tensor([1, 2]), gradient=F[:2], lr=0.1)
     for row_adam_ in IMPLEMENTATIONS:
         with pytest.raises(ValueError, match=message):
             row_adam_(**{**arguments, **changes})
@@ -323,4 +323,4 @@ import torch, kernels
 state = torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, dtype=torch.int64)
 try: kernels.row_adam_triton_(*state, torch.tensor([1]), torch.ones(1, 3), lr=0.1)
 except RuntimeError as error: print(error)""")
-    assert 'expected table on a GPU, got it on the CPU; there, set TRITON_INTERPRET=1' in output
+    assert 'expected latents on a GPU, got them on the CPU; there, set TRITON_INTERPRET=1' in output

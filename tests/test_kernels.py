@@ -16,7 +16,7 @@ if sys.platform == 'linux':  # elsewhere there is no triton to install; here its
     import triton
     import triton.language as tl
 
-    from kernels import fused
+    from kernels import elementary, fused
     from kernels.noise import philox_4x32_triton
 needs_triton = pytest.mark.skipif(not triton, reason='triton is published for Linux only')
 needs_gpu = pytest.mark.skipif(
@@ -349,7 +349,9 @@ def results(sample_kl, params, dist, dz=None, dkl=None, **arguments):
 
 def sample_kl_operator(params, dist, *, seed, step, rows=None, ids=None, draw=0):
     """What sample_kl runs on a GPU and what torch.compile sees."""
-    return torch.ops.autodecoder.sample_kl(*sampling.check(params, dist, seed, step, rows, ids, draw))
+    return torch.ops.autodecoder.sample_kl(
+        *sampling.operator_arguments(params, dist, seed, step, rows, ids, draw)
+    )
 
 
 def assert_equal_to_twin(params, dist, rtol=1e-5, atol=1e-5, **arguments):
@@ -598,7 +600,7 @@ def test_every_uniform_gives_finite_noise(dist):
     if triton:
         out = torch.empty(4, 2**23, device=DEVICE)
         tile = (
-            2**19 if fused.INTERPRETED else 2**10
+            2**19 if elementary.INTERPRETED else 2**10
         )  # the interpreter has a cost for each program, a GPU registers
         columns = torch.from_numpy(words.T.astype(np.int64, order='C')).to(DEVICE)  # [4, 2^23]
         noise_kernel[(2**23 // tile,)](columns, out, NOISE=kernels.family(dist).noise_triton, N=tile)
@@ -800,7 +802,7 @@ def test_gradient_errors(dz, dkl, message):
 
 @needs_triton
 def test_a_row_out_of_range_is_an_error_on_the_cpu_in_every_implementation():
-    forced = [kernels.sample_kl_triton] if fused.INTERPRETED else []
+    forced = [kernels.sample_kl_triton] if elementary.INTERPRETED else []
     for sample_kl in (kernels.sample_kl, kernels.sample_kl_reference, *forced):
         with pytest.raises(ValueError, match=r'expected rows in \[0, 4\), got -1 to 4'):
             sample_kl(GOOD, 'gaussian', seed=0, step=0, rows=torch.tensor([-1, 4]))
