@@ -8,8 +8,8 @@ A batch has a gradient g for B rows of latents [N, K]. For each of these rows (K
     latents <- latents - lr m_hat / (sqrt(v_hat) + eps)
 
 Read `update_reference` first: it is this in PyTorch. The Triton kernel computes the same and reads 16 bytes
-an element in float32 (gradient, latents, m, v) and writes 12, whatever N is; a row adds 24, its index and
-its count.
+an element in float32 (gradient, latents, m, v) and writes 12, whatever N is. A row adds 24: its index and
+its count, which is read and written.
 
 count belongs to a row: m and v start at 0 and are too small by the factor 1 - beta^count, with count the
 number of gradients that went into them. torch.optim.SparseAdam corrects every row by the number of all steps
@@ -26,8 +26,7 @@ from kernels.checks import check_row_adam, check_triton
 from kernels.elementary import exp, expm1, tl, triton
 
 WARPS = 2  # of a program: 64 lanes (128 on AMD)
-# Elements of a program, 8 (or 4) a lane: 16 bytes of each tensor; few, so that a small batch has many
-# programs.
+# Elements of a program, 8 (or 4) a lane: enough for accesses of 16 bytes; few, for many programs a batch.
 TILE = 512
 
 
@@ -49,8 +48,7 @@ def update_reference(latents, m, v, count, rows, gradient, lr, beta1, beta2, eps
 # -------------------------------------------------------------------------------------- the kernel
 
 if triton:
-    # N and B of any value and arrays that start anywhere share one compiled kernel; see ANY_VALUE in
-    # fused.py.
+    # One compiled kernel serves all N and B, and arrays wherever they start: see ANY_VALUE in fused.py.
     @triton.jit(
         do_not_specialize=['N', 'B'], do_not_specialize_on_alignment=['count_ptr', 'rows_ptr', 'lr_ptr']
     )
@@ -80,13 +78,11 @@ if triton:
         i = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
         row = tl.load(rows_ptr + i, mask=i < B, other=-1)
         valid = (row >= 0) & (row < N)
-        # Several threads hold the same row. With a load and then a store, a slow thread could read what a
-        # fast one had already written; an atomic operation happens once and gives all of them the same
-        # result.
+        # Several threads hold the same row. With a load and a store, a slow thread could read what a fast one
+        # had already written; an atomic operation happens once and gives all of them the same result.
         n = tl.atomic_add(count_ptr + row, 1, mask=valid, sem='relaxed') + 1
         n = n.to(COMPUTE)[:, None]  # [ROWS, 1]
-        # 1 - beta^n = -(exp(n log beta) - 1). For small n the power is near 1, and 1 - power would lose its
-        # digits.
+        # 1 - beta^n = -expm1(n log beta). For small n, beta^n is near 1, and the difference loses digits.
         x1, x2 = n * LOG_BETA1, n * LOG_BETA2
         correction1, correction2 = -expm1(x1, exp(x1)), -expm1(x2, exp(x2))
         if lr_ptr is not None:
@@ -114,7 +110,7 @@ def tile(k: int) -> tuple[int, int]:
 
 
 def log(beta: float) -> float:
-    return math.log(beta) if beta else -math.inf
+    return math.log(beta) if beta else -math.inf  # a beta of 0 needs no correction: 1 - exp(-inf) = 1
 
 
 def launch(latents, m, v, count, rows, gradient, lr, beta1, beta2, eps):
@@ -176,9 +172,11 @@ def row_adam_(
     gradient  [B, K], their gradients.
     lr        the learning rate: a number, or a 0-d tensor, which a CUDA graph reads when it replays.
 
-    Autograd does not record the step. ValueError: an argument of the wrong shape, type, device or range; it
-    names what was expected and what came. A row out of range is skipped on a GPU instead, where checking it
-    would make the host wait for the device.
+    Autograd does not record the step.
+
+    ValueError: an argument of the wrong shape, type, device or range; it names what was expected and what
+    came. On a GPU, rows out of range are not an error, since checking them would make the host wait for the
+    device: they are skipped.
     """
     arguments = check_row_adam(latents, m, v, count, rows, gradient, lr, beta1, beta2, eps)
     (launch if latents.device.type == 'cuda' and triton else update_reference)(*arguments)

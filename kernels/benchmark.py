@@ -3,8 +3,7 @@
     python -m kernels.benchmark [--dir DIR]
 
 First it copies a large tensor: the bandwidth of this copy is the limit. Then, for every family and from the
-course's 64 x 60 to 2^26 elements, it times sampling with KL, forward and forward + backward, by three
-methods:
+course's 64 x 60 to 2^26 elements, it times sampling with KL, forward and forward + backward:
 
     distributions   composed from torch.distributions, as a user would
     compiled        the same through torch.compile (on a GPU only)

@@ -1,4 +1,4 @@
-"""Checks of arguments: every error message of the kernels is written here. Read this file last.
+"""Checks of the arguments of sampling.py and adam.py. Read this file last.
 
 Each check passes, or raises an error that names what was expected and what came: a ValueError where an
 argument is wrong, a RuntimeError where Triton cannot run.

@@ -34,8 +34,7 @@ TILE_BYTES = 8192  # of one parameter in a program: in float32 16 elements a lan
 SCALARS = ['N', 'B', 'k0', 'k1', 'step', 'draw']
 INDICES = ['rows_ptr', 'ids_ptr', 'draws_ptr']
 # Triton compiles a kernel again for scalars equal to 1 or divisible by 16, and for pointers that are not
-# aligned to 16 bytes, as those of slices. These arguments take any value, so one compiled kernel serves them
-# all.
+# aligned to 16 bytes, as those of slices. One compiled kernel serves every value of the arguments named here.
 ANY_VALUE = dict(do_not_specialize=SCALARS, do_not_specialize_on_alignment=INDICES)
 
 
@@ -82,8 +81,8 @@ def tile_parameters(
     """The parameters of dimensions d, a tuple of P tensors [ROWS, BLOCK]; and which of the elements exist."""
     inside = exists[:, None] & (d < D)[None, :]
     ptr = params_ptr + (row * STRIDE_N)[:, None] + (d.to(tl.int64) * STRIDE_D)[None, :]
-    # Dimensions beyond D get zeros, the prior: its KL is 0 and adds nothing to the sum. Rows outside params
-    # get NaN.
+    # Dimensions beyond D get zeros, the prior, whose KL of 0 adds nothing to the sum. Rows outside params get
+    # NaN.
     absent = tl.where(valid, 0.0, float('nan')).to(params_ptr.dtype.element_ty)[:, None]
     mask = inside & valid[:, None]
     tl.static_assert(P <= 2, 'a family has one or two parameters')

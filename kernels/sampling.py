@@ -8,8 +8,8 @@ For sample i with posterior parameters params[rows[i]] and standard noise e_i ~ 
 with T and KL from families.py (the reparameterisation trick; Kingma and Welling, "Auto-encoding variational
 Bayes", 2014). Read `forward_reference` first: it is the definition, in PyTorch. The Triton kernels
 (fused.py) compute the same, element by element. Both are registered as operators of PyTorch's dispatcher,
-which picks Triton on a GPU and the reference elsewhere; `torch.compile` sees one operator. The functions for
-callers are at the end.
+which picks Triton on a GPU and the reference elsewhere; `torch.compile` sees one operator. What callers use
+is at the end.
 """
 
 import numpy as np
@@ -31,8 +31,8 @@ if triton:
 def standard_noise(dist, ids, dim, *, seed, step, draw, dtype):
     """Draws from the prior, [B, dim], for ids [B].
 
-    One Philox call serves four neighbouring dimensions. On a GPU the ids are copied to the host, and the
-    words back.
+    One Philox call serves four neighbouring dimensions. Philox runs on the host: on a GPU the ids are copied
+    there, and the words back.
     """
     step = step.cpu().numpy() if torch.is_tensor(step) else step
     draw = draw.cpu().numpy()[:, None] if torch.is_tensor(draw) else draw
@@ -41,7 +41,7 @@ def standard_noise(dist, ids, dim, *, seed, step, draw, dtype):
     return family(dist).noise(uniform(words, dtype, ids.device)).flatten(1)[:, :dim].contiguous()
 
 
-def gather(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
+def params_and_noise(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
     """The batch's parameters [B, P, D] and standard noise [B, D], in the type of all arithmetic.
 
     The arguments are those of the operators (`operator_arguments`). Half-precision types compute in float32.
@@ -63,7 +63,7 @@ def gather(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
 
 def forward_reference(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
     """z [B, D] and kl [B]."""
-    batch_params, e = gather(params, dist, seed, step, step_tensor, rows, ids, draw, draws)
+    batch_params, e = params_and_noise(params, dist, seed, step, step_tensor, rows, ids, draw, draws)
     z = family(dist).sample(batch_params, e).to(params.dtype).contiguous()
     return z, family(dist).kl(batch_params).sum(-1)
 
@@ -73,7 +73,7 @@ def gradient_reference(dz, dkl, scatter, params, dist, seed, step, step_tensor, 
 
     It is [B, P, D], for the batch's rows, or with `scatter` [N, P, D], for all of params.
     """
-    batch_params, e = gather(params, dist, seed, step, step_tensor, rows, ids, draw, draws)
+    batch_params, e = params_and_noise(params, dist, seed, step, step_tensor, rows, ids, draw, draws)
     dz = torch.zeros_like(e) if dz is None else dz.to(e.dtype)  # [B, D]
     dkl = e.new_zeros(len(e), 1) if dkl is None else dkl.to(e.dtype)[:, None]  # [B, 1]
     gradient = family(dist).gradient(batch_params, e, dz, dkl)  # [B, P, D]
@@ -168,20 +168,23 @@ def sample_kl(
 ) -> tuple[Tensor, Tensor]:
     """One reparameterised sample z ~ q(z; params) for each row, and KL(q || prior), differentiable in params.
 
-    params  [N, P, D] posterior parameters, P for each dimension as FAMILIES[dist] lists them; float32,
-    float64,
-            bfloat16 or float16; any strides.
-    dist    the family, a name in FAMILIES. seed    int in [0, 2^64). step    int or 0-d int64 tensor. The
-    noise is a function of seed, step, id, draw and dimension alone; step, id and
-            draw count modulo 2^32.
+    params  [N, P, D], P posterior parameters for each dimension as FAMILIES[dist] lists them; float32,
+            float64, bfloat16 or float16; any strides.
+    dist    the family, a name in FAMILIES.
+    seed    int in [0, 2^64).
+    step    int or 0-d int64 tensor.
     rows    int64 [B], the rows to sample; None: all N in order.
     ids     int64 [B], the ids of the samples' noise; None: their rows.
-    draw    int or int64 [B]: equal rows with draws 0, 1, 2, ... are independent Monte-Carlo samples.
+    draw    int or int64 [B]: equal ids with draws 0, 1, 2, ... are independent Monte-Carlo samples.
 
-    Returns z [B, D] in the dtype of params, and kl [B] in nats, float32 (float64 for float64 params). Only
-    first derivatives exist. ValueError: an argument of the wrong shape, type, device or range; it names what
-    was expected and what came. A row out of range gives NaN on a GPU instead, where checking it would make
-    the host wait for the device.
+    The noise is a function of seed, step, id, draw and dimension alone; step, id and draw count modulo 2^32.
+
+    Returns z [B, D] in the dtype of params, and kl [B] in nats, float32 (float64 for float64 params). They
+    have first derivatives only.
+
+    ValueError: an argument of the wrong shape, type, device or range; it names what was expected and what
+    came. On a GPU, rows out of range are not an error, since checking them would make the host wait for the
+    device: their z and kl are NaN.
     """
     arguments = operator_arguments(params, dist, seed, step, rows, ids, draw)
     if params.device.type == 'cpu' and not torch.compiler.is_compiling():
@@ -238,8 +241,7 @@ def sample_kl_gradient(
 ) -> Tensor:
     """The gradient of a loss in the batch's rows, for an optimiser that works on rows.
 
-    It is what autograd gives for params[rows], without a tensor of the size of params. The noise is drawn
-    again.
+    It is what autograd gives for params[rows], without a tensor of the size of params.
 
     dz      [B, D], the loss's gradient in z; None for 0.
     dkl     [B], its gradient in kl; None for 0.

@@ -102,11 +102,12 @@ def chosen_words():
     """Random words [n, 4], the upper 23 bits of which a uniform is made.
 
     They are the neighbourhoods of the places where the functions of a uniform could break, and a regular
-    sample of all others. These places are 0 and 1, multiples of an eighth (where sine and cosine change
-    their formula), and 2/3 of powers of two (where the logarithm changes its exponent). The columns are in
-    different orders, so that angles and radii come in all sorts of pairs.
+    sample of all others. These places are multiples of an eighth, from 0 to 1 (where sine and cosine change
+    their formula), and 2/3 of powers of two (where the logarithm changes its exponent), also seen from 1. The
+    columns are in different orders, so that angles and radii come in all sorts of pairs.
     """
     places = [m << 20 for m in range(9)] + [(2**24 // 3) >> j for j in range(23)]
+    places += [2**23 - place for place in places]
     near = torch.cat([torch.arange(place - 300, place + 300) for place in places])
     upper = torch.cat([near[(near >= 0) & (near < 2**23)], torch.arange(0, 2**23, 31)])
     orders = [torch.randperm(len(upper), generator=torch.Generator().manual_seed(i)) for i in range(4)]
