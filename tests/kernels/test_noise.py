@@ -35,7 +35,8 @@ def test_noise_is_finite_and_accurate_for_uniforms_near_every_special_place(dist
     exact = kernels.family(dist).noise(kernels.uniform(words, torch.float64))
     noise = kernels.family(dist).noise(kernels.uniform(words))
     assert torch.isfinite(noise).all()
-    torch.testing.assert_close(noise.double(), exact, rtol=1e-6, atol=2e-6)
+    # In float32 the angle 2 pi u is off by up to 4e-7, and the radius of a Gaussian pair is up to 5.8.
+    torch.testing.assert_close(noise.double(), exact, rtol=1e-6, atol=3e-6)
     assert dist != 'exponential' or (noise > 0).all()
 
 
