@@ -1,10 +1,18 @@
-"""Sampling from the posteriors, with their KL: one interface, whatever runs below it.
+"""Sampling from posteriors with their KL, and an Adam for rows of latents: Triton kernels beside PyTorch.
 
-    z, kl = sample_kl(params, 'laplace', seed=0, step=7, ids=rows)
+    z, kl = sample_kl(params, 'laplace', seed=0, step=7, rows=rows)
 
-`noise.py` holds the counter-based random numbers, `families.py` the posterior families (a new one is
-added there and nowhere else), `fused.py` the two Triton kernels with `elementary.py` below them, and
-`sampling.py` the functions that callers use, with their PyTorch twin. `adam.py` has the optimiser of such a table's rows.
+Files, in the order in which to read them:
+
+    families.py     the posterior families: noise, samples, KL and gradients; the place to add a family
+    noise.py        the random numbers, a function of a counter
+    sampling.py     sampling with KL: the PyTorch reference, the operators, the functions for callers
+    fused.py        the two Triton kernels that compute the same
+    elementary.py   elementary functions for them
+    adam.py         Adam for rows of latents: reference, kernel, functions for callers
+    checks.py       all checks of arguments
+    benchmark.py    python -m kernels.benchmark: how fast the kernels are
+    compiled.py     python -m kernels.compiled: what the compiler made of them
 """
 
 from kernels.adam import row_adam_, row_adam_reference_, row_adam_triton_

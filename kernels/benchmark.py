@@ -1,36 +1,37 @@
-"""How fast the kernels are, against what the device can do and against what a user would write.
+"""How fast the kernels are, compared with the device's bandwidth and with what a user would write.
 
     python -m kernels.benchmark [--dir DIR]
 
-In one run: a large copy on the device, whose bandwidth is the ceiling; then, for every family and from the course's
-64 x 60 to 2^26 elements, sampling with KL, forward and forward + backward,
-    distributions   composed from torch.distributions, as a user would
-    compiled        the same through torch.compile
-    sample_kl       ours: on a GPU the Triton kernels, on a CPU their PyTorch twin
-On a CPU without the compiled form, and up to 2^20 elements. Last, Adam's step for 64 rows of a table.
+First it copies a large tensor: the bandwidth of this copy is the limit. Then, for every family and from the
+course's 64 x 60 to 2^26 elements, it times sampling with KL, forward and forward + backward:
 
-Bytes are those that have to move: parameters and gradients read once, results and gradients written once, no noise.
-Prints a table; DIR gets benchmark.json and benchmark.png.
+    distributions   composed from torch.distributions, as a user would
+    compiled        the same through torch.compile (on a GPU only)
+    sample_kl       ours: the Triton kernels on a GPU, the PyTorch reference on a CPU
+
+A CPU stops at 2^20 elements. Last, it times Adam's step for 64 rows of latents.
+
+The bytes are those that must move: parameters and gradients read once, results and gradients written once, no
+noise. The table is printed; DIR gets benchmark.json and benchmark.png.
 """
 
 import argparse
 import datetime
+import itertools
 import json
 import platform
 from pathlib import Path
 
-import matplotlib
 import torch
+from matplotlib.figure import Figure
 from torch.distributions import Exponential, Laplace, Normal, kl_divergence
 from torch.utils.benchmark import Timer
 
 import kernels
-
-matplotlib.use('Agg')
-from matplotlib import pyplot as plt  # noqa: E402
+from kernels.elementary import triton
 
 SIZES = [(64, 60), (2**10, 64), (2**14, 64), (2**17, 64), (2**20, 64)]  # B, D
-POSTERIORS = {  # without validation, whose look at the values makes a GPU wait
+POSTERIORS = {  # validation is off, since reading the values would make the host wait for a GPU
     'gaussian': (lambda p: Normal(p[:, 0], p[:, 1].exp(), validate_args=False), Normal(0.0, 1.0)),
     'laplace': (lambda p: Laplace(p[:, 0], p[:, 1].exp(), validate_args=False), Laplace(0.0, 1.0)),
     'exponential': (lambda p: Exponential(p[:, 0].exp(), validate_args=False), Exponential(1.0)),
@@ -44,16 +45,11 @@ def composed(params, dist):
 
 
 def seconds(function, device):
-    """Median time of a call, the caches of a GPU cold."""
+    """Median time of a call; a GPU's caches are emptied before each."""
     if device == 'cuda':
-        from triton.testing import do_bench
-
-        return do_bench(function, warmup=50, rep=200, return_mode='median') / 1e3
-    return (
-        Timer('function()', globals={'function': function}, num_threads=torch.get_num_threads())
-        .blocked_autorange(min_run_time=0.5)
-        .median
-    )
+        return triton.testing.do_bench(function, warmup=50, rep=200, return_mode='median') / 1e3
+    timer = Timer('function()', globals={'function': function}, num_threads=torch.get_num_threads())
+    return timer.blocked_autorange(min_run_time=0.5).median
 
 
 def copy_bandwidth(device):
@@ -64,65 +60,56 @@ def copy_bandwidth(device):
 
 
 def bytes_moved(b, p, d, backward):
-    forward = 4 * (b * p * d + b * d + b)  # params; z; kl
-    return forward + backward * 4 * (2 * b * p * d + b * d + b)  # params, gradient; dz; dkl
+    # params, z and kl; then params and their gradient, dz and dkl
+    return 4 * (b * p * d + b * d + b) + backward * 4 * (2 * b * p * d + b * d + b)
 
 
 def measure(device):
-    ceiling = copy_bandwidth(device)
-    rows = []
-    for dist in kernels.FAMILIES:
+    """The copy's bandwidth, and a dict of results for each family, size, direction and method."""
+    ceiling, rows = copy_bandwidth(device), []
+    methods = {'distributions': composed}
+    if device == 'cuda':
+        methods['compiled'] = torch.compile(composed, dynamic=False)
+    methods['sample_kl'] = lambda params, dist: kernels.sample_kl(params, dist, seed=0, step=0)
+    for dist, (b, d) in itertools.product(kernels.FAMILIES, SIZES if device == 'cuda' else SIZES[:3]):
+        torch.compiler.reset()  # without it, the compiler gives up after eight sizes
         p = len(kernels.family(dist).parameters)
-        for b, d in SIZES if device == 'cuda' else SIZES[:3]:
-            params = 0.3 * torch.randn(b, p, d, device=device)
-            learnt = params.clone().requires_grad_()
-            gradients = torch.randn(b, d, device=device), torch.randn(b, device=device)
-            methods = {'distributions': composed}
-            if device == 'cuda':
-                torch.compiler.reset()  # or the compiler gives up after eight sizes
-                methods['compiled'] = torch.compile(composed, dynamic=False)
-            methods['sample_kl'] = lambda params, dist: kernels.sample_kl(params, dist, seed=0, step=0)
-            for backward in (False, True):
-                times = {}
-                for name, sample_kl in methods.items():
-
-                    def call():
-                        if backward:
-                            torch.autograd.grad(sample_kl(learnt, dist), learnt, gradients)
-                        else:
-                            with torch.no_grad():
-                                sample_kl(params, dist)
-
-                    times[name] = seconds(call, device)
-                moved = bytes_moved(b, p, d, backward)
-                for name, time in times.items():
-                    rows.append(
-                        dict(
-                            dist=dist,
-                            batch=b,
-                            dim=d,
-                            passes='forward + backward' if backward else 'forward',
-                            method=name,
-                            microseconds=time * 1e6,
-                            gb_per_second=moved / time / 1e9,
-                            share_of_copy=moved / time / ceiling,
-                            sample_kl_is_faster_by=time / times['sample_kl'],
-                        )
-                    )
+        params = (0.3 * torch.randn(b, p, d, device=device)).requires_grad_()
+        gradients = torch.randn(b, d, device=device), torch.randn(b, device=device)
+        calls = {
+            'forward': torch.no_grad()(lambda sample_kl: sample_kl(params, dist)),
+            'forward + backward': lambda sample_kl: torch.autograd.grad(
+                sample_kl(params, dist), params, gradients
+            ),
+        }
+        for passes, call in calls.items():
+            times = {name: seconds(lambda: call(sample_kl), device) for name, sample_kl in methods.items()}
+            moved = bytes_moved(b, p, d, passes != 'forward')
+            rows += [
+                dict(
+                    dist=dist,
+                    batch=b,
+                    dim=d,
+                    passes=passes,
+                    method=name,
+                    microseconds=time * 1e6,
+                    gb_per_second=moved / time / 1e9,
+                    share_of_copy=moved / time / ceiling,
+                    sample_kl_is_faster_by=time / times['sample_kl'],
+                )
+                for name, time in times.items()
+            ]
     return ceiling, rows
 
 
 def measure_adam(device):
-    """Microseconds of an optimiser's step for 64 rows of a table [n, 60]; the gradients are there already."""
+    """Microseconds of an optimiser's step for 64 rows of latents [n, 60]; the gradients are given."""
     found = []
     for n in (1_000, 1_000_000):
         rows, gradient = torch.randperm(n, device=device)[:64], torch.randn(64, 60, device=device)
         ours, sparse, dense = torch.zeros(3, n, 60, device=device).unbind()
-        m, v, count = (
-            torch.zeros_like(ours),
-            torch.zeros_like(ours),
-            torch.zeros(n, dtype=torch.int64, device=device),
-        )
+        m, v = torch.zeros_like(ours), torch.zeros_like(ours)
+        count = torch.zeros(n, dtype=torch.int64, device=device)
         sparse.requires_grad_().grad = torch.sparse_coo_tensor(
             rows[None], gradient, sparse.shape, check_invariants=False
         )
@@ -137,34 +124,22 @@ def measure_adam(device):
 
 
 def draw(result, path):
-    """Bandwidth against size, a panel for each family and direction, the copy as a line."""
-    passes = ('forward', 'forward + backward')
-    fig, axes = plt.subplots(
-        2, len(kernels.FAMILIES), figsize=(11, 6), sharex=True, sharey=True, squeeze=False
-    )
-    for axes_row, direction in zip(axes, passes):
-        for ax, dist in zip(axes_row, kernels.FAMILIES):
-            for method in dict.fromkeys(row['method'] for row in result['rows']):
-                found = [
-                    row
-                    for row in result['rows']
-                    if (row['dist'], row['passes'], row['method']) == (dist, direction, method)
-                ]
-                ax.loglog(
-                    [row['batch'] * row['dim'] for row in found],
-                    [row['gb_per_second'] for row in found],
-                    'o-',
-                    label=method,
-                )
-            ax.axhline(result['copy_gb_per_second'], color='grey', linestyle='--', label='copy')
-            ax.set_title(f'{dist}, {direction}', fontsize=9)
-    for ax in axes[-1]:
-        ax.set_xlabel('elements of z')
-    for ax in axes[:, 0]:
-        ax.set_ylabel('GB/s')
+    """Plot bandwidth against size, a panel for each family and pass, with the copy as a line."""
+    passes, methods = (dict.fromkeys(row[key] for row in result['rows']) for key in ('passes', 'method'))
+    fig = Figure(figsize=(11, 6), layout='tight')
+    axes = fig.subplots(2, len(kernels.FAMILIES), sharex=True, sharey=True, squeeze=False)
+    for ax, (direction, dist) in zip(axes.flat, itertools.product(passes, kernels.FAMILIES)):
+        for method in methods:
+            panel = dist, direction, method
+            found = [row for row in result['rows'] if (row['dist'], row['passes'], row['method']) == panel]
+            sizes = [row['batch'] * row['dim'] for row in found]
+            ax.loglog(sizes, [row['gb_per_second'] for row in found], 'o-', label=method)
+        ax.axhline(result['copy_gb_per_second'], color='grey', linestyle='--', label='copy')
+        ax.set_title(f'{dist}, {direction}', fontsize=9)
+        ax.set(xlabel='elements of z', ylabel='GB/s')
+        ax.label_outer()
     axes[0, 0].legend(fontsize=8)
     fig.suptitle(result['device'], fontsize=10)
-    fig.tight_layout()
     fig.savefig(path, dpi=120)
 
 
@@ -182,42 +157,36 @@ def main():
     args = parser.parse_args()
     args.dir.mkdir(parents=True, exist_ok=True)
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    name = (
-        torch.cuda.get_device_name()
-        if device == 'cuda'
-        else f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
-    )
+    versions = {'torch': torch.__version__} | ({'triton': triton.__version__} if device == 'cuda' else {})
     ceiling, rows = measure(device)
-    adam = measure_adam(device)
-    versions = {'torch': torch.__version__}
-    if device == 'cuda':
-        import triton
-
-        versions['triton'] = triton.__version__
     result = dict(
         date=datetime.date.today().isoformat(),
-        device=name,
+        device=torch.cuda.get_device_name()
+        if device == 'cuda'
+        else f'{platform.machine()} CPU, {torch.get_num_threads()} threads',
         **versions,
         copy_gb_per_second=ceiling / 1e9,
         rows=rows,
-        adam=adam,
+        adam=measure_adam(device),
     )
     print(
-        ', '.join(f'{key} {value}' for key, value in versions.items()),
+        *(f'{key} {value}' for key, value in versions.items()),
         result['date'],
-        name,
+        result['device'],
         f'copy {ceiling / 1e9:.1f} GB/s',
         sep=', ',
     )
     print(
-        f'{"family":12} {"B x D":>13} {"passes":19} {"method":14} {"us":>10} {"GB/s":>8} {"of copy":>8} {"to sample_kl":>12}'
+        f'{"family":12} {"B x D":>13} {"passes":19} {"method":14} {"us":>10} {"GB/s":>8} {"of copy":>8} '
+        f'{"to sample_kl":>12}'
     )
     for row in rows:
         print(
-            f'{row["dist"]:12} {row["batch"]:>8} x {row["dim"]:<3}{row["passes"]:>19} {row["method"]:14} {row["microseconds"]:10.1f} '
-            f'{row["gb_per_second"]:8.2f} {row["share_of_copy"]:8.1%} {row["sample_kl_is_faster_by"]:11.2f}x'
+            f'{row["dist"]:12} {row["batch"]:>8} x {row["dim"]:<3}{row["passes"]:>19} {row["method"]:14} '
+            f'{row["microseconds"]:10.1f} {row["gb_per_second"]:8.2f} {row["share_of_copy"]:8.1%} '
+            f'{row["sample_kl_is_faster_by"]:11.2f}x'
         )
-    for row in adam:
+    for row in result['adam']:
         print(
             f'Adam for 64 of {row["rows"]:,} rows of 60: row_adam_ {row["row_adam_"]:.1f} us, '
             + ', '.join(f'{name} {row[name] / row["row_adam_"]:.2f}x' for name in ('SparseAdam', 'Adam'))

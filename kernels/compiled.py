@@ -1,13 +1,14 @@
-"""What the compiler makes of the kernels, GPU or not: registers, spills, width of the accesses, instructions, bytes.
+"""What the compiler makes of the kernels: registers, spills, width of memory accesses, instructions.
 
     python -m kernels.compiled [--json FILE]
 
-Compiles both kernels of every family, D = 60, with the rows gathered from a table, and that of Adam for such rows of
-120, for sm_80 and sm_90 (NVIDIA A100, H100 and H200) and gfx942 (AMD MI300), float32, and reads the machine code. No GPU
-is needed.
+Compiles both kernels of every family for D = 60 and given rows, and that of Adam for rows of 120, in
+float32, for sm_80 and sm_90 (NVIDIA A100; H100 and H200) and gfx942 (AMD MI300), and reads the machine code.
+No GPU is needed.
 """
 
 import argparse
+import itertools
 import json
 import re
 import subprocess
@@ -20,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels import adam, fused
+from kernels.elementary import INTERPRETED
 from kernels.families import FAMILIES
 
 TARGETS = {
@@ -30,15 +32,20 @@ TARGETS = {
 BYTES = {'dword': 4, 'dwordx2': 8, 'dwordx3': 12, 'dwordx4': 16}  # in the names of AMD's instructions
 
 
-def compile_kernel(dist, backward, d, target, dtype, to_table):
-    """The compiled kernel for a table [N, P, D], D = d, of Triton's type dtype, rows given, other inputs contiguous."""
+def report(
+    dist: str, backward: bool, d: int, target: str, dtype: str = 'fp32', scatter: bool = False
+) -> dict:
+    """The findings in one kernel of a family, as a dict for JSON.
+
+    The kernel is that for contiguous params [N, P, D], D = d, of Triton's type dtype, with rows given and
+    without ids and draws.
+    """
     family, p = FAMILIES[dist], len(FAMILIES[dist].parameters)
     compute = 'fp64' if dtype == 'fp64' else 'fp32'
-    rows, block = fused.tile(d, 8 if dtype == 'fp64' else 4)
-    signature = dict(table='*' + dtype, rows='*i64', ids='constexpr', draws='constexpr')
+    signature = dict(params_ptr='*' + dtype, rows_ptr='*i64', **dict.fromkeys(fused.SCALARS, 'i32'))
     constants = dict(
-        ids=None,
-        draws=None,
+        ids_ptr=None,
+        draws_ptr=None,
         STRIDE_N=p * d,
         STRIDE_P=d,
         STRIDE_D=1,
@@ -46,30 +53,28 @@ def compile_kernel(dist, backward, d, target, dtype, to_table):
         D=d,
         COMPUTE=triton.language.dtype(compute),
         NOISE=family.noise_triton,
-        ROWS=rows,
-        BLOCK=block,
     )
     if backward:
         kernel = fused.sample_kl_gradient_kernel
-        signature |= dict(dz='*' + dtype, dkl='*' + compute, gradient='*' + (compute if to_table else dtype))
-        constants |= dict(
-            DZ_STRIDE_B=d, DZ_STRIDE_D=1, DKL_STRIDE=1, GRADIENT=family.gradient_triton, TO_TABLE=to_table
-        )
+        signature |= dict(dz_ptr='*' + dtype, dkl_ptr='*' + compute)
+        signature |= dict(gradient_ptr='*' + (compute if scatter else dtype))
+        constants |= dict(DZ_STRIDE_B=d, DZ_STRIDE_D=1, DKL_STRIDE=1)
+        constants |= dict(GRADIENT=family.gradient_triton, SCATTER=scatter)
     else:
         kernel = fused.sample_kl_kernel
-        signature |= dict(z='*' + dtype, kl='*' + compute)
+        signature |= dict(z_ptr='*' + dtype, kl_ptr='*' + compute)
         constants |= dict(SAMPLE_KL=family.sample_kl_triton)
-    signature |= dict.fromkeys(fused.NUMBERS, 'i32')
-    return compile_for(target, kernel, signature, constants, fused.WARPS)
+    tile = fused.tile(d, 8 if dtype == 'fp64' else 4)
+    found = compile_and_read(kernel, target, signature, constants, tile, fused.WARPS)
+    return dict(dist=dist, kernel='backward' if backward else 'forward', D=d, **found)
 
 
-def compile_adam(k, target, dtype):
-    """The compiled kernel of Adam for a table [N, K], K = k, of Triton's type dtype, lr a number."""
-    rows, block = adam.tile(k)
-    signature = dict.fromkeys(('table', 'm', 'v', 'gradient'), '*' + dtype)
-    signature |= dict(count='*i64', rows='*i64', lr='fp64', N='i32', B='i32')
+def report_adam(k: int, target: str, dtype: str = 'fp32') -> dict:
+    """The same for Adam, for latents [N, K], K = k, with a number as lr."""
+    signature = dict.fromkeys(('latents_ptr', 'm_ptr', 'v_ptr', 'gradient_ptr'), '*' + dtype)
+    signature |= dict(count_ptr='*i64', rows_ptr='*i64', lr='fp64', N='i32', B='i32')
     constants = dict(
-        lr_tensor=None,
+        lr_ptr=None,
         K=k,
         BETA1=0.9,
         BETA2=0.999,
@@ -77,38 +82,50 @@ def compile_adam(k, target, dtype):
         LOG_BETA2=adam.log(0.999),
         EPS=1e-8,
         COMPUTE=triton.language.dtype(dtype),
-        ROWS=rows,
-        BLOCK=block,
     )
-    return compile_for(target, adam.row_adam_kernel, signature, constants, adam.WARPS)
+    found = compile_and_read(adam.row_adam_kernel, target, signature, constants, adam.tile(k), adam.WARPS)
+    return dict(dist='row', kernel='adam', D=k, **found)
 
 
-def compile_for(target, kernel, signature, constants, warps):
+def compile_and_read(kernel, target, signature, constants, tile, warps):
+    """Compile a kernel and read its machine code.
+
+    signature: the types of the arguments that are not constants. tile: ROWS and BLOCK.
+    """
+    constants |= dict(ROWS=tile[0], BLOCK=tile[1])
     signature |= dict.fromkeys(constants, 'constexpr')
     signature = {name: signature[name] for name in kernel.arg_names}
-    # PyTorch's allocations are aligned to 16 bytes and more, and the launcher tells the compiler.
+    # PyTorch aligns its allocations to at least 16 bytes, and Triton's launcher passes that to the compiler.
     aligned = {
         (i,): [['tt.divisibility', 16]] for i, kind in enumerate(signature.values()) if kind.startswith('*')
     }
-    return triton.compile(
+    compiled = triton.compile(
         ASTSource(kernel, signature, constants, aligned),
-        target=target,
+        target=TARGETS[target],
         options=dict(num_warps=warps, enable_fp_fusion=True),
+    )
+    found = (read_amd if target.startswith('gfx') else read_nvidia)(compiled)
+    elements = tile[0] * tile[1] / (warps * TARGETS[target].warp_size)  # of a tile, in a lane
+    return dict(
+        target=target,
+        elements_a_lane=elements,
+        instructions_an_element=round(found['instructions'] / elements, 1),
+        **found,
     )
 
 
 def read_nvidia(kernel):
-    """Registers, bytes of local memory and spills, machine instructions, accesses in bytes a lane."""
+    """Registers, bytes of memory, spills and machine instructions; each load and store in bytes a lane."""
     tools = Path(triton.__file__).parent / 'backends/nvidia/bin'
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(kernel.asm['cubin'])
         file.flush()
-        usage = subprocess.run(
-            [tools / 'cuobjdump', '-res-usage', file.name], capture_output=True, text=True, check=True
-        ).stdout
-        listing = subprocess.run(
-            [tools / 'nvdisasm', '-c', file.name], capture_output=True, text=True, check=True
-        ).stdout
+        usage, listing = (
+            subprocess.run(
+                [tools / tool, option, file.name], capture_output=True, text=True, check=True
+            ).stdout
+            for tool, option in (('cuobjdump', '-res-usage'), ('nvdisasm', '-c'))
+        )
     usage = {name: int(value) for name, value in re.findall(r'(REG|STACK|LOCAL|SHARED):(\d+)', usage)}
     code = re.findall(r'^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P\d\s+)?([A-Z][\w.]*)', listing, re.M)
     accesses = re.findall(r'\b(ld|st)\.global\S*?(?:\.v(\d))?\.[bf](\d+)', kernel.asm['ptx'])
@@ -131,8 +148,7 @@ def read_amd(kernel):
         return int(re.search(rf'\.{name}:\s+(\d+)', text).group(1))
 
     def widths(kind):
-        found = re.findall(rf'(?:global|buffer)_{kind}_(dwordx?\d?)\b', text)
-        return sorted(BYTES[name] for name in found)
+        return sorted(BYTES[x] for x in re.findall(rf'(?:global|buffer)_{kind}_(dwordx?\d?)\b', text))
 
     return dict(
         registers=metadata('vgpr_count'),
@@ -145,55 +161,14 @@ def read_amd(kernel):
     )
 
 
-def read(kernel, target, tile, warps):
-    """What was found in a kernel's code, as a dict for JSON; tile: its rows and columns."""
-    found = (read_amd if target.startswith('gfx') else read_nvidia)(kernel)
-    elements = tile[0] * tile[1] / (warps * TARGETS[target].warp_size)  # of a tile, a lane
-    return dict(
-        target=target,
-        elements_a_lane=elements,
-        instructions_an_element=round(found['instructions'] / elements, 1),
-        **found,
-    )
-
-
-def report(dist, backward, d, target, dtype='fp32', to_table=False):
-    """The findings in one kernel of a family; arguments as in compile_kernel."""
-    kernel = compile_kernel(dist, backward, d, TARGETS[target], dtype, to_table)
-    return dict(
-        dist=dist,
-        kernel='backward' if backward else 'forward',
-        D=d,
-        **read(kernel, target, fused.tile(d, 8 if dtype == 'fp64' else 4), fused.WARPS),
-    )
-
-
-def report_adam(k, target, dtype='fp32'):
-    """The same for Adam; D is the length of a row."""
-    return dict(
-        dist='row',
-        kernel='adam',
-        D=k,
-        **read(compile_adam(k, TARGETS[target], dtype), target, adam.tile(k), adam.WARPS),
-    )
-
-
-def reports():
-    return [
-        report(dist, backward, 60, target)
-        for dist in FAMILIES
-        for backward in (False, True)
-        for target in TARGETS
-    ] + [report_adam(120, target) for target in TARGETS]
-
-
-if __name__ == '__main__':
+def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--json', metavar='FILE', type=Path, help='write the same there')
     args = parser.parse_args()
-    if fused.INTERPRETED:
+    if INTERPRETED:
         sys.exit('expected a compiler, got TRITON_INTERPRET=1; unset it')
-    found = reports()
+    found = [report(*kernel) for kernel in itertools.product(FAMILIES, (False, True), [60], TARGETS)]
+    found += [report_adam(120, target) for target in TARGETS]
     print(f'triton {triton.__version__}; loads and stores: count x bytes a lane')
     for r in found:
         loads, stores = (
@@ -201,9 +176,13 @@ if __name__ == '__main__':
             for kind in ('loads', 'stores')
         )
         print(
-            f'{r["dist"]:12}{r["kernel"]:9} D {r["D"]:4} {r["target"]:7} {r["registers"]:4} registers, {r["spills"]} spills, '
-            f'{r["local_bytes"]} bytes local, {r["instructions_an_element"]:6} instructions an element, '
-            f'loads {loads}; stores {stores}'
+            f'{r["dist"]:12}{r["kernel"]:9} D {r["D"]:4} {r["target"]:7} {r["registers"]:4} registers, '
+            f'{r["spills"]} spills, {r["local_bytes"]} bytes local, {r["instructions_an_element"]:6} '
+            f'instructions an element, loads {loads}; stores {stores}'
         )
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,136 @@
+"""The posterior families against torch.distributions, SciPy and Monte Carlo."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from torch.distributions import Exponential, Laplace, Normal, kl_divergence
+
+import kernels
+from kernels.families import h
+
+# A family's row: parameters [N, P, D] -> the same posterior in torch.distributions; its prior; and one row's
+# parameters [P] -> that posterior in SciPy.
+DISTRIBUTIONS = {
+    'gaussian': (
+        lambda p: Normal(p[:, 0], p[:, 1].exp()),
+        lambda: Normal(0.0, 1.0),
+        lambda p: scipy.stats.norm(p[0], np.exp(p[1])),
+    ),
+    'laplace': (
+        lambda p: Laplace(p[:, 0], p[:, 1].exp()),
+        lambda: Laplace(0.0, 1.0),
+        lambda p: scipy.stats.laplace(p[0], np.exp(p[1])),
+    ),
+    'exponential': (
+        lambda p: Exponential(p[:, 0].exp()),
+        lambda: Exponential(1.0),
+        lambda p: scipy.stats.expon(scale=np.exp(-p[0])),
+    ),
+}
+
+
+def test_every_family_is_tested():
+    assert list(DISTRIBUTIONS) == list(kernels.FAMILIES)
+
+
+def test_kl_equals_torch_distributions(dist, random_params):
+    params = random_params(dist, dtype=torch.float64).cpu()
+    posterior, prior, _ = DISTRIBUTIONS[dist]
+    _, kl = kernels.sample_kl(params, dist, seed=0, step=0)
+    torch.testing.assert_close(kl, kl_divergence(posterior(params), prior()).sum(1))
+
+
+def test_kl_equals_its_monte_carlo_estimate(dist, random_params):
+    params = 0.5 * random_params(dist, n=2, d=4, dtype=torch.float64).cpu()
+    posterior, prior, _ = DISTRIBUTIONS[dist]
+    n = 40_000
+    rows = torch.arange(2).repeat_interleave(n)
+    z, kl = kernels.sample_kl(params, dist, seed=1, step=0, rows=rows, draw=torch.arange(n).repeat(2))
+    ratio = (posterior(params[rows]).log_prob(z) - prior().log_prob(z)).sum(1).view(2, n)
+    error = 5 * ratio.std(1) / math.sqrt(n)
+    assert ((ratio.mean(1) - kl.view(2, n)[:, 0]).abs() < error).all()
+
+
+@pytest.mark.parametrize('scale', [0.0, 1e-6, 1e-4, 1e-2])
+def test_kl_is_accurate_near_the_prior(dist, scale, random_params):
+    params = scale * random_params(dist, d=60, dtype=torch.float64).cpu()
+    _, exact = kernels.sample_kl(params, dist, seed=0, step=0)
+    _, kl = kernels.sample_kl(params.float(), dist, seed=0, step=0)
+    torch.testing.assert_close(kl.double(), exact, rtol=0.01, atol=60 * scale * 1e-7)
+    assert (kl >= -60 * scale * 1e-7).all()
+
+
+def test_h_is_not_negative():
+    assert (h(torch.linspace(-20, 20, 10_001)) >= -1e-7).all()
+
+
+def test_samples_follow_the_posterior(sample_kl, dist, random_params, device):
+    params = random_params(dist, n=1, d=4)
+    n = 8192
+    rows = torch.zeros(n, dtype=torch.int64, device=device)
+    z, _ = sample_kl(params, dist, seed=2, step=0, rows=rows, draw=torch.arange(n, device=device))
+    for d in range(4):
+        posterior = DISTRIBUTIONS[dist][2](params[0, :, d].double().cpu().numpy())
+        assert scipy.stats.kstest(z[:, d].double().cpu().numpy(), posterior.cdf).pvalue > 1e-3
+
+
+def test_the_mean_equals_torch_distributions(dist, random_params):
+    params = random_params(dist, n=1, d=4)
+    torch.testing.assert_close(kernels.family(dist).mean(params), DISTRIBUTIONS[dist][0](params).mean)
+
+
+def test_the_quantiles_of_the_prior_equal_torch_distributions(dist):
+    u = torch.tensor([1e-6, 0.01, 0.3, 0.5, 0.9, 1 - 1e-6], dtype=torch.float64)
+    expected = DISTRIBUTIONS[dist][1]().icdf(u)
+    torch.testing.assert_close(kernels.family(dist).quantile(u), expected, check_dtype=False)
+
+
+def test_zero_parameters_are_the_prior(dist):
+    params = torch.zeros(7, len(kernels.family(dist).parameters), 6)
+    z, kl = kernels.sample_kl(params, dist, seed=9, step=0)
+    assert torch.equal(z, kernels.sample_prior(dist, (7, 6), seed=9)) and not kl.any()
+
+
+def test_gradients_equal_finite_differences(dist, random_params):
+    params = random_params(dist, n=3, d=5, dtype=torch.float64).cpu().requires_grad_()
+    torch.autograd.gradcheck(lambda p: kernels.sample_kl(p, dist, seed=3, step=1), params)
+
+
+def test_the_laplace_gradient_is_zero_at_the_prior():
+    params = torch.zeros(1, 2, 1, requires_grad=True)
+    kernels.sample_kl(params, 'laplace', seed=0, step=0)[1].sum().backward()
+    assert params.grad.tolist() == [[[0.0], [0.0]]]
+
+
+@pytest.mark.parametrize('value', [-30.0, 30.0])
+def test_extreme_parameters_stay_finite(dist, value):
+    params = torch.full((1, len(kernels.family(dist).parameters), 4), value, requires_grad=True)
+    z, kl = kernels.sample_kl(params, dist, seed=0, step=0)
+    assert torch.isfinite(z).all() and torch.isfinite(kl).all() and (kl > 0).all()
+    (gradient,) = torch.autograd.grad(z.sum() + kl.sum(), params)
+    assert torch.isfinite(gradient).all()
+
+
+def test_standardise_keeps_the_codes_and_lowers_the_mean_kl(dist, random_params):
+    family = kernels.family(dist)
+    params = random_params(dist, n=200, d=3, dtype=torch.float64).cpu() * 0.7 + 0.4
+    new, scale, shift = family.standardise(params, params)
+    e = kernels.sample_prior(dist, (200, 3), seed=5, dtype=torch.float64)
+    code, new_code = family.code(family.sample(params, e)), family.code(family.sample(new, e))
+    torch.testing.assert_close(new_code * scale + shift, code)
+    assert family.kl(new).mean() < family.kl(params).mean()
+    again, _, _ = family.standardise(new, new)
+    torch.testing.assert_close(again, new)
+
+
+def test_standardise_minimises_the_mean_kl_of_gaussians(random_params):
+    # Shift and scale are all that can be chosen, so no nearby change does better.
+    family = kernels.family('gaussian')
+    params = random_params('gaussian', n=200, d=3, dtype=torch.float64).cpu() * 0.7 + 0.4
+    new, _, _ = family.standardise(params, params)
+    for shift, log_scale in ((0.02, 0.0), (-0.02, 0.0), (0.0, 0.02), (0.0, -0.02)):
+        moved = torch.stack([new[:, 0] * math.exp(log_scale) + shift, new[:, 1] + log_scale], 1)
+        assert family.kl(moved).mean() > family.kl(new).mean()
