@@ -7,19 +7,27 @@ python evaluate.py runs/ad --n-test all --json grades.json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from evaluation.grades import grade_samples, grade_test
-from evaluation.losses import evaluate_model, reconstruction_loss  # noqa: F401, the course's names
-from evaluation.report import print_results
-from evaluation.samples import sample_mixture, sample_prior
-from training.checkpoints import read_json, write_array, write_json
-from training.command import count, flag, parse_flags, run_command, whole_number
-from training.config import data_path_flag, device_flag
-from training.data import DATASETS, load_images
-from training.errors import UserError
-from training.inference import infer_latents
-from training.runs import find_data, load_run, successor_of
+from evaluation import grade_samples, grade_test, print_results, sample_mixture, sample_prior
+from training import (
+    DATASETS,
+    UserError,
+    data_path_flag,
+    device_flag,
+    find_data,
+    flag,
+    infer_latents,
+    load_images,
+    load_run,
+    parse_flags,
+    read_json,
+    run_command,
+    successor_of,
+    whole_number,
+    write_array,
+    write_json,
+)
+from training.command import count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +76,7 @@ def find_runs(named: list[Path]) -> list[Path]:
     return runs
 
 
-def grade_run(folder: Path, options: Options) -> dict[str, Any]:
+def grade_run(folder: Path, options: Options) -> dict:
     """The results of one run; on the run's own test data they also replace those in its folder.
 
     UserError: it cannot be graded.

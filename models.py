@@ -9,9 +9,8 @@ auto-encoder they are the output of the encoder.
 import math
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import kernels

@@ -13,9 +13,8 @@ the tests read these tables. The reports whose networks these are: docs/document
 import math
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 SHAPE = (28, 28)  # of the images of Fashion-MNIST and MNIST
 

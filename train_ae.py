@@ -6,21 +6,24 @@ python train_ae.py --sweep 2,4,6,8,10,12,14                    # one run for eac
 python train_ae.py --tune 10                                   # search the architecture
 """
 
-from evaluation.grades import grade_samples, grade_test, grade_training
-from evaluation.pictures import draw_losses, draw_pictures
-from evaluation.report import finish_run
-from training import distributed
-from training.batches import Images
-from training.checkpoints import read_metrics
-from training.command import parse_flags, run_command
-from training.config import AEConfig
-from training.data import load_data
-from training.inference import infer_latents
-from training.loop import fit
-from training.objective import encode
-from training.regularisation import hold_out, zero_weights
-from training.runs import build_model, open_run
-from training.trainer import Trainer
+from evaluation import draw_losses, draw_pictures, finish_run, grade_samples, grade_test, grade_training
+from training import (
+    AEConfig,
+    Images,
+    Trainer,
+    build_model,
+    distributed,
+    encode,
+    fit,
+    hold_out,
+    infer_latents,
+    load_data,
+    open_run,
+    parse_flags,
+    read_metrics,
+    run_command,
+    zero_weights,
+)
 
 
 def main():

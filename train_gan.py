@@ -4,18 +4,20 @@ real ones.
 python train_gan.py --model linear --dataset mnist --n-train all
 """
 
-from evaluation.grades import grade_samples
-from evaluation.pictures import draw_gan_losses, draw_gan_pictures
-from evaluation.report import finish_run
-from training import distributed
-from training.batches import Images
-from training.checkpoints import read_metrics
-from training.command import parse_flags, run_command
-from training.config import GANConfig
-from training.data import load_data
-from training.gan_trainer import GANTrainer
-from training.loop import fit
-from training.runs import build_model, open_run
+from evaluation import draw_gan_losses, draw_gan_pictures, finish_run, grade_samples
+from training import (
+    GANConfig,
+    GANTrainer,
+    Images,
+    build_model,
+    distributed,
+    fit,
+    load_data,
+    open_run,
+    parse_flags,
+    read_metrics,
+    run_command,
+)
 
 
 def main():

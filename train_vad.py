@@ -4,20 +4,24 @@ decoder.
 python train_vad.py --dist laplace
 """
 
-from evaluation.grades import grade_samples, grade_test, grade_training
-from evaluation.pictures import draw_losses, draw_pictures
-from evaluation.report import finish_run
-from training import distributed
-from training.batches import Images
-from training.checkpoints import read_metrics
-from training.command import parse_flags, run_command
-from training.config import VADConfig
-from training.data import load_data
-from training.inference import infer_latents, refine_latents
-from training.initialization import fit_warm_start, initialize_latents
-from training.loop import fit
-from training.runs import build_model, open_run
-from training.trainer import Trainer
+from evaluation import draw_losses, draw_pictures, finish_run, grade_samples, grade_test, grade_training
+from training import (
+    Images,
+    Trainer,
+    VADConfig,
+    build_model,
+    distributed,
+    fit,
+    fit_warm_start,
+    infer_latents,
+    initialize_latents,
+    load_data,
+    open_run,
+    parse_flags,
+    read_metrics,
+    refine_latents,
+    run_command,
+)
 
 
 def main():

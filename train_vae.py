@@ -3,21 +3,33 @@
 python train_vae.py --encoder lstm --likelihood bernoulli --dataset mnist --n-train all --n-test all
 """
 
-from evaluation.amortisation import amortisation
-from evaluation.grades import grade_samples, grade_test, grade_training
-from evaluation.pictures import draw_amortisation, draw_losses, draw_pictures
-from evaluation.report import finish_run, print_table
-from training import distributed
-from training.batches import Images
-from training.checkpoints import read_metrics, write_json
-from training.command import parse_flags, run_command
-from training.config import VAEConfig
-from training.data import load_data
-from training.inference import infer_latents
-from training.loop import fit
-from training.objective import encode
-from training.runs import build_model, open_run
-from training.trainer import Trainer
+from evaluation import (
+    amortisation,
+    draw_amortisation,
+    draw_losses,
+    draw_pictures,
+    finish_run,
+    grade_samples,
+    grade_test,
+    grade_training,
+    print_table,
+)
+from training import (
+    Images,
+    Trainer,
+    VAEConfig,
+    build_model,
+    distributed,
+    encode,
+    fit,
+    infer_latents,
+    load_data,
+    open_run,
+    parse_flags,
+    read_metrics,
+    run_command,
+    write_json,
+)
 
 
 def main():

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from evaluation.pictures import plot_tsne, save_grid
-from training.data import load_images
+from evaluation import plot_tsne, save_grid
+from training import load_images
 
 __all__ = ['create_dataloaders', 'plot_tsne', 'save_images', 'tensors_as_images']
 

@@ -11,9 +11,7 @@ from multiprocessing.connection import Connection
 import numpy as np
 import torch
 
-from training import distributed
-from training.command import pick_device
-from training.data import ImageDataset
+from training import ImageDataset, distributed, pick_device
 
 SPAWN = torch.multiprocessing.get_context('spawn')
 

@@ -9,13 +9,12 @@ report's 0.02 for everything, at which the images often stay black for all 100 e
 import time
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.measure import synchronise
-from evaluation.losses import BATCH_SIZE, reconstruction_loss
-from training.data import ImageDataset
+from evaluation import BATCH_SIZE, reconstruction_loss
+from training import ImageDataset
 
 TARGET = 0.127  # the test loss to reach: the report's is 0.1279
 EPOCHS, LATENT_DIM = 100, 60  # the report's; as many passes again for the test images

@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,28 +36,33 @@ from benchmarks.measure import (
     take_steps,
 )
 from benchmarks.plain import LATENT_DIM, PASSES, TARGET, Curve, Plain, plain_curve
-from evaluation.losses import BATCH_SIZE, course_loss
-from evaluation.pictures import save_figure
-from training import distributed
-from training.batches import Images, epoch_length
-from training.checkpoints import write_json
-from training.command import (
+from evaluation import BATCH_SIZE, course_loss, save_figure
+from training import (
+    ImageDataset,
+    Images,
+    TrainedRun,
+    Trainer,
+    UserError,
+    VADConfig,
+    build_model,
+    data_path_flag,
+    device_flag,
+    distributed,
+    fit,
+    fit_warm_start,
     flag,
-    keep_freed_memory,
+    infer_latents,
+    initialize_latents,
+    load_images,
     parse_flags,
     pick_device,
+    refine_latents,
     run_command,
-    seed,
     whole_number,
+    write_json,
 )
-from training.config import VADConfig, data_path_flag, device_flag
-from training.data import ImageDataset, load_images
-from training.errors import UserError
-from training.inference import infer_latents, refine_latents
-from training.initialization import fit_warm_start, initialize_latents
-from training.loop import fit
-from training.runs import TrainedRun, build_model
-from training.trainer import Trainer
+from training.batches import epoch_length
+from training.command import keep_freed_memory, seed
 
 Step = Callable[[], None]
 
@@ -273,9 +277,7 @@ def compare(steps: dict[str, Step], baseline: str, device: torch.device, seconds
     return times
 
 
-def compare_processes(
-    k: int, train_set: ImageDataset, device: torch.device, seconds: float
-) -> dict[str, Any]:
+def compare_processes(k: int, train_set: ImageDataset, device: torch.device, seconds: float) -> dict:
     os.environ['OMP_NUM_THREADS'] = '1'  # of the processes to be started; torchrun's choice too
     print(f'images a second: one process; {k} that share each batch; {k} that train a model each')
     result = {}
@@ -293,7 +295,7 @@ def compare_processes(
 
 def compare_with_plain(
     options: Options, train_set: ImageDataset, test_set: ImageDataset, device: torch.device, seconds: float
-) -> dict[str, Any]:
+) -> dict:
     plain, result = start_process(plain_step, train_set, str(device)), {}
     steps = {
         'plain program': lambda: take_steps([plain], 1),

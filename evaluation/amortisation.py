@@ -1,24 +1,28 @@
 """What an encoder leaves to be gained by fitting (Cremer et al., "Inference suboptimality in variational
 autoencoders", 2018)."""
 
-from typing import Any
-
 import numpy as np
 import torch
 
-from training.batches import Images
-from training.data import ImageDataset
-from training.inference import INFER_LR, fit_latents
-from training.objective import encode, mean_negative_elbo
-from training.randomness import GRADE, INFER, noise_key
-from training.runs import TrainedRun
+from training import (
+    GRADE,
+    INFER,
+    INFER_LR,
+    ImageDataset,
+    Images,
+    TrainedRun,
+    encode,
+    fit_latents,
+    mean_negative_elbo,
+    noise_key,
+)
 
 PASSES = (0, 2, 4, 8, 16, 32)
 IMAGES = 1000  # of the test set, at most
 DRAWS = 5  # samples of each image that a figure is the mean of
 
 
-def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict[str, Any]]:
+def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict]:
     """The negative ELBO in nats of test images whose latents were fitted as a VAD's are, the decoder frozen,
     for some passes, from the encoder's latents and from the prior.
 

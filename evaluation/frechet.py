@@ -11,17 +11,13 @@ within one set of training images only.
 
 import importlib.util
 from pathlib import Path
-from typing import Any
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from networks import channels_first
-from training.batches import Images
-from training.data import ImageDataset
-from training.optimisers import one_cycle
+from training import ImageDataset, Images, one_cycle
 
 SAMPLES = 1000
 SPLITS = 4
@@ -144,7 +140,7 @@ def compare(features: Tensor, real: Tensor) -> tuple[float | None, float | None]
 known = {}  # classifiers by the checksum of their images: one serves all runs that are graded
 
 
-def grade(samples: Tensor, train_set: ImageDataset, test_set: ImageDataset) -> dict[str, Any]:
+def grade(samples: Tensor, train_set: ImageDataset, test_set: ImageDataset) -> dict:
     """Grades of samples [N, *shape] in 0-255.
 
     frechet, frechet_floor, frechet_features: see `compare`; 'inception' or 'classifier'. classes,

@@ -1,25 +1,19 @@
 """The grades of a trained run: what results.json says besides the configuration."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from evaluation import frechet
 from evaluation.losses import course_loss, mean_loss
 from evaluation.samples import sample_prior
-from training.batches import Images
-from training.data import ImageDataset
-from training.objective import mean_negative_elbo
-from training.randomness import GRADE, noise_key
-from training.runs import TrainedRun
+from training import GRADE, ImageDataset, Images, TrainedRun, mean_negative_elbo, noise_key
 
 NEIGHBOURS = 5
 TRAIN_GRADED = 100_000  # training images whose loss is reported: a million would take minutes
 
 
 @torch.no_grad()
-def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> dict[str, Any]:
+def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> dict:
     """Grades on test images with latents [n, K]: course loss, negative ELBO, accuracy of nearest neighbours.
 
     The accuracy is None where the test set has other classes than the run's, or none.
@@ -58,7 +52,7 @@ def grade_training(trained: TrainedRun, train_set: ImageDataset) -> dict[str, fl
     return {'train_loss': course_loss(model, train_set, latents), 'kl': float(kl.mean())}
 
 
-def grade_samples(trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset) -> dict[str, Any]:
+def grade_samples(trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset) -> dict:
     """Grades of draws from the prior, of any system: Fréchet distance, classes.
 
     train_set, test_set: those of the run, or test images alike; with others the samples have nothing in

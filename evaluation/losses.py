@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from training.data import ImageDataset
+from training import ImageDataset
 
 BATCH_SIZE = 64
 

@@ -1,7 +1,6 @@
 """The pictures of a run folder."""
 
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,9 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.samples import sample_mixture, sample_prior
-from training.data import ImageDataset
-from training.randomness import PRIOR, noise_key
-from training.runs import TrainedRun
+from training import PRIOR, ImageDataset, TrainedRun, noise_key
 
 TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
 SHOWN = 16  # images in a row of reconstructions
@@ -125,7 +122,7 @@ def draw_codes(dataset: ImageDataset, codes: Tensor, file_name: Path):
 # ----------------------------------------------------------------------------------------------- curves
 
 
-def draw_curve(ax: plt.Axes, metrics: list[dict[str, Any]], name: str, label: str):
+def draw_curve(ax: plt.Axes, metrics: list[dict], name: str, label: str):
     """Add the metric `name` by epoch to a plot."""
     ax.plot([line['epoch'] for line in metrics], [line[name] for line in metrics], marker='.', label=label)
     ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # whole epochs, even of a single one
@@ -134,7 +131,7 @@ def draw_curve(ax: plt.Axes, metrics: list[dict[str, Any]], name: str, label: st
     ax.set(xlabel='epoch')
 
 
-def draw_losses(metrics: list[dict[str, Any]], file_name: Path):
+def draw_losses(metrics: list[dict], file_name: Path):
     """metrics: the lines of metrics.jsonl, with a validation set's loss or without."""
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout='tight')
     titles = {'loss': 'negative ELBO (total)', 'reconstruction': 'reconstruction', 'kl': 'KL'}
@@ -149,7 +146,7 @@ def draw_losses(metrics: list[dict[str, Any]], file_name: Path):
     save_figure(fig, file_name)
 
 
-def draw_gan_losses(metrics: list[dict[str, Any]], file_name: Path):
+def draw_gan_losses(metrics: list[dict], file_name: Path):
     """metrics: the lines of a GAN's metrics.jsonl."""
     fig, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout='tight')
     draw_curve(axes[0], metrics, 'discriminator_loss', 'discriminator')
@@ -161,7 +158,7 @@ def draw_gan_losses(metrics: list[dict[str, Any]], file_name: Path):
     save_figure(fig, file_name)
 
 
-def draw_amortisation(table: list[dict[str, Any]], file_name: Path):
+def draw_amortisation(table: list[dict], file_name: Path):
     """table: as amortisation.amortisation gives it."""
     fig, ax = plt.subplots(figsize=(6, 3.5), layout='tight')
     for start in ('encoder', 'prior'):

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 
-from training.checkpoints import write_atomically
-from training.runs import Run, TrainedRun
+from training import Run, TrainedRun, write_atomically
 
 CAPTIONS = {
     'reconstructions.png': 'Reconstructions below their originals, from training and from test images.',
@@ -67,7 +66,7 @@ COLUMNS = dict.fromkeys(['run', 'system', 'dist', 'dataset'], '<') | dict.fromke
 ONE_DECIMAL = ('kl', 'test_negative_elbo', 'frechet', 'frechet_floor', 'test_seconds', 'train_seconds')
 
 
-def finish_run(run: Run, trained: TrainedRun, results: dict[str, Any]):
+def finish_run(run: Run, trained: TrainedRun, results: dict):
     """Write report.html and results.json, put the run in its place, and print its row of the table."""
     config = run.config.to_dict()
     results = {
@@ -85,7 +84,7 @@ def finish_run(run: Run, trained: TrainedRun, results: dict[str, Any]):
     print(f'pictures and figures: {run.run_dir / "report.html"}')
 
 
-def write_report(folder: Path, results: dict[str, Any], config: dict[str, Any]):
+def write_report(folder: Path, results: dict, config: dict):
     """Write report.html: figures, configuration and the pictures of the folder, in one self-contained
     file."""
 
@@ -132,7 +131,7 @@ def cell(value: Any, name: str) -> str:
     return str(value)
 
 
-def print_results(results: list[dict[str, Any]], names: list[str]):
+def print_results(results: list[dict], names: list[str]):
     """An aligned table, a row for each run; '-' where a run has no such result."""
     rows = [dict.fromkeys(COLUMNS) | {'run': name} | found for name, found in zip(names, results)]
     print_table([[cell(row[name], name) for name in COLUMNS] for row in rows], COLUMNS)

@@ -5,8 +5,7 @@ import warnings
 import torch
 from torch import Tensor
 
-from training.randomness import PRIOR, noise_key
-from training.runs import TrainedRun
+from training import PRIOR, TrainedRun, noise_key
 
 MIXTURE_COMPONENTS = 40
 MIXTURE_CODES = 20_000  # that the mixture is fitted to, at most

@@ -8,23 +8,28 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.neighbors import KNeighborsClassifier
-from torch import Tensor
+from torch import Tensor, nn
 
-from evaluation.grades import NEIGHBOURS
-from evaluation.report import print_table
-from training.checkpoints import write_atomically, write_json
-from training.command import flag, parse_flags, run_command
-from training.config import data_path_flag, device_flag
-from training.data import load_images
-from training.errors import UserError
-from training.inference import infer_latents
-from training.optimisers import one_cycle
-from training.runs import find_data, load_run
+from evaluation import NEIGHBOURS, print_table
+from training import (
+    UserError,
+    data_path_flag,
+    device_flag,
+    find_data,
+    flag,
+    infer_latents,
+    load_images,
+    load_run,
+    one_cycle,
+    parse_flags,
+    run_command,
+    write_atomically,
+    write_json,
+)
 
 WEIGHT_DECAYS = (
     0.01,

@@ -3,18 +3,21 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
 
-from evaluation.losses import BATCH_SIZE, reconstruction_loss
-from evaluation.pictures import save_figure
-from evaluation.report import cell, print_table
-from training.checkpoints import read_json, write_atomically, write_json
-from training.config import AEConfig
-from training.data import ImageDataset, load_images
-from training.runs import choose_collection, is_finished
+from evaluation import BATCH_SIZE, cell, print_table, reconstruction_loss, save_figure
+from training import (
+    AEConfig,
+    ImageDataset,
+    choose_collection,
+    is_finished,
+    load_images,
+    read_json,
+    write_atomically,
+    write_json,
+)
 
 RESULTS = ('latent_dim', 'train_loss', 'test_loss', 'knn_accuracy', 'train_seconds')
 
@@ -37,7 +40,7 @@ def pca_losses(train_set: ImageDataset, test_set: ImageDataset, sizes: list[int]
     return losses
 
 
-def draw_losses(rows: list[dict[str, Any]], file_name: Path):
+def draw_losses(rows: list[dict], file_name: Path):
     """rows: those of sweep.json."""
     fig, ax = plt.subplots(figsize=(7, 5))
     labels = {'pca_loss': 'PCA', 'test_loss': 'auto-encoder', 'train_loss': 'auto-encoder, training images'}

@@ -10,21 +10,31 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from training.batches import Images
-from training.checkpoints import read_json, read_metrics, write_json
-from training.command import pick_device
-from training.config import AEConfig, check_same
-from training.data import ImageDataset, load_data
-from training.errors import NoSuchModel, NotFinite, UserError
-from training.loop import fit
-from training.randomness import fold
-from training.regularisation import hold_out
-from training.runs import build_model, choose_collection, is_finished, successor_of
-from training.trainer import Trainer
+from training import (
+    AEConfig,
+    ImageDataset,
+    Images,
+    NoSuchModel,
+    NotFinite,
+    Trainer,
+    UserError,
+    build_model,
+    choose_collection,
+    fit,
+    fold,
+    hold_out,
+    is_finished,
+    load_data,
+    pick_device,
+    read_json,
+    read_metrics,
+    successor_of,
+    write_json,
+)
+from training.config import check_same
 
 try:
     import optuna
@@ -35,7 +45,7 @@ except ModuleNotFoundError as error:
 SEARCHED = ('architecture', 'latent_dim', 'lr', 'weight_decay', 'batch_size', 'patience')
 
 
-def suggest(trial: optuna.Trial) -> dict[str, Any]:
+def suggest(trial: optuna.Trial) -> dict:
     """A configuration from the AE report's space: values for SEARCHED."""
     convolutions = []
     for j in range(1, trial.suggest_int('convolutions', 2, 4) + 1):

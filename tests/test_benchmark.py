@@ -1,9 +1,9 @@
 """The benchmark's parts, on few images; no times are asserted."""
 
+import benchmark
 import pytest
 import torch
 
-import benchmark
 import utils
 
 CPU = torch.device('cpu')

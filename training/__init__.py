@@ -3,10 +3,33 @@
     from training import load_run
     run = load_run('runs/vad-laplace')  # .config, .model, .latents [N, K], .labels
 
-Read config.py, batches.py, objective.py, trainer.py and loop.py for what happens in a run; the rest is called
-by them.
+Read batches.py, objective.py, trainer.py and loop.py for what happens in a training run; they call the rest. What other
+folders use is imported here, in the order in which a run needs it.
 """
 
-from training.runs import load_run
-
-__all__ = ['load_run']
+from training.command import flag, parse_flags, pick_device, run_command, whole_number
+from training.errors import NoSuchModel, NotFinite, UserError
+from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig, data_path_flag, device_flag
+from training.data import DATASETS, ImageDataset, load_data, load_images
+from training.runs import (
+    Run,
+    TrainedRun,
+    build_model,
+    find_data,
+    is_finished,
+    load_run,
+    open_run,
+    successor_of,
+)
+from training.runs import choose_collection
+from training.batches import Images
+from training.randomness import GRADE, INFER, PRIOR, fold, noise_key
+from training.initialization import fit_warm_start, initialize_latents
+from training.objective import encode, mean_negative_elbo
+from training.optimisers import one_cycle
+from training.trainer import Trainer
+from training.gan_trainer import GANTrainer
+from training.regularisation import hold_out, zero_weights
+from training.loop import fit
+from training.inference import INFER_LR, fit_latents, infer_latents, refine_latents
+from training.checkpoints import read_json, read_metrics, write_array, write_atomically, write_json

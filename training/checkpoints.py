@@ -27,7 +27,7 @@ def write_json(path: Path, value: Any):
     write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + '\n'))
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict:
     """The object in a JSON file. UserError: it cannot be read as one."""
     try:
         value = json.loads(Path(path).read_text())
@@ -60,7 +60,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     return metrics
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]):
+def save_checkpoint(path: Path, state: dict):
     """UserError: the disk is full, or another reason that the file cannot be written."""
     try:
         write_atomically(path, lambda temporary: torch.save(state, temporary))
@@ -70,7 +70,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]):
         ) from None
 
 
-def load_checkpoint(path: Path, device: torch.device | str = 'cpu') -> dict[str, Any]:
+def load_checkpoint(path: Path, device: torch.device | str = 'cpu') -> dict:
     """The state in a checkpoint. UserError: it is not a whole checkpoint."""
     try:
         state = torch.load(path, map_location=device, weights_only=True)
@@ -88,7 +88,7 @@ def load_checkpoint(path: Path, device: torch.device | str = 'cpu') -> dict[str,
 # --------------------------------------------------------------------------------- of several processes
 
 
-def save_shared_checkpoint(path: Path, state: dict[str, Any], n: int):
+def save_shared_checkpoint(path: Path, state: dict, n: int):
     """Write a checkpoint of all processes.
 
     state['shares']: what differs between them, tensors [C, m, ...] of [C, n, ...]. Of several processes they

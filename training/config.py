@@ -9,7 +9,7 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import kernels
 import networks
@@ -141,7 +141,7 @@ class Config:
             test_checksum=test_set.checksum(),
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict:
         """What the run computes, in plain values: for config.json, the checkpoint and results.json."""
         computed = {
             field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.compare
@@ -149,7 +149,7 @@ class Config:
         return {'system': self.system, 'dist': self.dist, **computed}
 
 
-def check_same(saved: dict[str, Any], ours: dict[str, Any], folder: Path):
+def check_same(saved: dict, ours: dict, folder: Path):
     """UserError: the configuration `saved` of what is in folder is another than ours. Both as to_dict gives
     them."""
     names = [name for name in saved | ours if saved.get(name) != ours.get(name)]
@@ -371,7 +371,7 @@ class GANConfig(Config):
 SYSTEMS = {system.system: system for system in (ADConfig, VADConfig, AEConfig, VAEConfig, GANConfig)}
 
 
-def config_from_dict(values: dict[str, Any]) -> Config:
+def config_from_dict(values: dict) -> Config:
     """The configuration that to_dict gave. Entries that an older program did not write have their defaults.
 
     KeyError, TypeError or UserError: it is none.

@@ -13,8 +13,7 @@ from typing import NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
-import torch.nn as nn
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.command import pick_device
 from training.errors import UserError

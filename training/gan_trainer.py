@@ -7,12 +7,10 @@ not saturate while D still wins. Images are in -1 to 1, the range of tanh.
 """
 
 import math
-from typing import Any
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from networks import channels_first
 from training.batches import Images
@@ -108,7 +106,7 @@ class GANTrainer(BaseTrainer):
             self.model.train()
         return {'epoch': epoch, **dict(zip(TERMS, means))}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict:
         return {
             'step': self.step_number,
             'model': self.model.state_dict(),
@@ -118,7 +116,7 @@ class GANTrainer(BaseTrainer):
             'frames': self.frames,
         }
 
-    def load_state_dict(self, state: dict[str, Any]):
+    def load_state_dict(self, state: dict):
         self.model.load_state_dict(state['model'])
         self.generator_adam.load_state_dict(state['generator_adam'])
         self.discriminator_adam.load_state_dict(state['discriminator_adam'])

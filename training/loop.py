@@ -4,7 +4,6 @@ import json
 import signal
 import time
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
@@ -35,7 +34,7 @@ class InterruptFlag:
         signal.signal(signal.SIGINT, self.previous)
 
 
-def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict[str, Any] | None = None):
+def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
     """Take steps until the trainer is done; write folder/metrics.jsonl and folder/checkpoint.pt after every
     epoch.
 

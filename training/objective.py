@@ -9,9 +9,8 @@ auto-decoder", 2019.)
 """
 
 import torch
-import torch.nn as nn
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.batches import Images
 from training.config import Config

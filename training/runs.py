@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn as nn
-from torch import Tensor
+from torch import Tensor, nn
 
 import models
 from training.checkpoints import (
@@ -199,7 +198,7 @@ class Run:
     run_dir: Path  # where the run will be when it is finished
     folder: Path  # where it grows
     source: str  # where its images come from
-    checkpoint: dict[str, Any] | None = None  # the state to go on from
+    checkpoint: dict | None = None  # the state to go on from
     is_done: bool = False  # finished already: nothing to resume
     train_seconds: float = 0.0
 
@@ -231,14 +230,14 @@ class Run:
         """What save_trained wrote."""
         return load_trained(self.folder / 'checkpoint.pt', self.device)
 
-    def finish(self, results: dict[str, Any]):
+    def finish(self, results: dict):
         """Write results.json, and put the run in its place."""
         write_json(self.folder / 'results.json', results)  # last: it tells that the run is finished
         if self.folder != self.run_dir:
             replace_folder(self.folder, self.run_dir)
 
 
-def load_resumable(config: Config, folder: Path, device: torch.device | str = 'cpu') -> dict[str, Any]:
+def load_resumable(config: Config, folder: Path, device: torch.device | str = 'cpu') -> dict:
     """The state of the checkpoint in folder. UserError: it is of another configuration."""
     state = load_checkpoint(folder / 'checkpoint.pt', device)
     try:

@@ -1,11 +1,9 @@
 """One step of training: forward, backward, two optimisers. `loop.fit` takes the steps."""
 
 import math
-from typing import Any
 
 import torch
-import torch.nn as nn
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.batches import Images, epoch_length
 from training.config import Config
@@ -196,7 +194,7 @@ class Trainer(BaseTrainer):
         state = {'latents': self.latents, **self.latents_adam.state_dict()}
         return {name: x.view(-1, self.images.n, *x.shape[1:]) for name, x in state.items()}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict:
         return {
             'step': self.step_number,
             'model': self.model.state_dict(),
@@ -206,7 +204,7 @@ class Trainer(BaseTrainer):
             'shares': self.shares(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]):
+    def load_state_dict(self, state: dict):
         """All but the shares, which checkpoints.load_shares reads."""
         if state['step'] > self.pruning_step:
             prune_weights(
