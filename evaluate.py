@@ -1,7 +1,8 @@
 """Grade trained runs; and the course's grading functions.
 
-python evaluate.py                      all runs under runs/
-python evaluate.py runs/ad --n-test all --json grades.json
+Usage:
+    python evaluate.py                      all runs under runs/
+    python evaluate.py runs/ad --n-test all --json grades.json
 """
 
 import sys
@@ -65,9 +66,8 @@ def find_runs(named: list[Path]) -> list[Path]:
     none."""
     for new in Path('runs').glob('**/*.new'):
         successor_of(new.with_suffix(''))
-    found = (
-        path.parent for path in Path('runs').glob('**/results.json')
-    )  # of a sweep or a search one folder deeper
+    # Of a sweep or a search one folder deeper.
+    found = (path.parent for path in Path('runs').glob('**/results.json'))
     runs = named or sorted(
         run for run in found if not any(p.suffix == '.replaced' for p in (run, *run.parents))
     )

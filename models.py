@@ -52,30 +52,22 @@ class AutoDecoder(nn.Module):
         """The code of z [B, D]: what the decoder reads, before code_scale and code_shift."""
         return z
 
-    def code_logits(self, code: Tensor) -> Tensor:
+    def logits(self, code: Tensor) -> Tensor:
         """Codes [B, D] -> logits of the images [B, 28, 28]."""
         with torch.autocast(code.device.type, torch.bfloat16, enabled=self.bfloat16):
             logits = self.decoder(code * self.code_scale + self.code_shift)
         return logits.to(code.dtype) + self.pixel_bias
 
-    def logits(self, z: Tensor) -> Tensor:
-        """z [B, D] -> logits of the images [B, 28, 28]."""
-        return self.code_logits(self.code(z))
-
-    def render_code(self, code: Tensor) -> Tensor:
+    def render(self, code: Tensor) -> Tensor:
         """Codes [B, D] -> images [B, 28, 28] in 0-1."""
-        logits = self.code_logits(code)
+        logits = self.logits(code)
         # The second term is 0, but its gradient is LEAK. A sigmoid far out has no gradient of its own:
         # without the term, images that one bad step turns black would stay black.
         return torch.sigmoid(logits) + LEAK * (logits - logits.detach())
 
-    def render(self, z: Tensor) -> Tensor:
-        """z [B, D] -> images [B, 28, 28] in 0-1."""
-        return self.render_code(self.code(z))
-
     def decode(self, z: Tensor) -> Tensor:
         """z [B, D] -> images [B, 28, 28] in 0-255."""
-        return 255 * self.render(z)
+        return 255 * self.render(self.code(z))
 
     def mean(self, latents: Tensor) -> Tensor:
         """Latents [B, K] -> posterior mean of z [B, D]. The mean of a point is the point."""
@@ -242,10 +234,8 @@ def dcgan_networks(latent_dim: int, shape: tuple[int, ...]) -> tuple[nn.Module, 
     The grid is what is left of the images when they are halved until no side is above 8: 7 x 7 for 28 x 28.
     """
     channels, height, width = channels_first(shape)
-    widths, got = (
-        [],
-        f'got {shape[-2]} x {shape[-1]}; use --model linear',
-    )  # widths: of the layers, the image's first
+    # Widths: of the layers, the image's first.
+    widths, got = ([], f'got {shape[-2]} x {shape[-1]}; use --model linear')
     while max(height, width) > 8:
         if height % 2 or width % 2:
             raise ValueError(

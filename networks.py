@@ -96,9 +96,12 @@ class DCGAN4x4Decoder(nn.Module):
         expect_shape(shape, SHAPE, 'dcgan4x4')
         self.stem = nn.Linear(latent_dim, 512 * 4 * 4)
         self.up = nn.Sequential(
-            *upsample(512, 256), *upsample(256, 128), *upsample(128, 128),  # 4 -> 8 -> 16 -> 32
-            nn.ConvTranspose2d(128, 1, 3, padding=1), nn.ConvTranspose2d(1, 1, 1, padding=2),
-        )  # fmt: skip
+            *upsample(512, 256),  # 4 -> 8
+            *upsample(256, 128),  # -> 16
+            *upsample(128, 128),  # -> 32
+            nn.ConvTranspose2d(128, 1, 3, padding=1),
+            nn.ConvTranspose2d(1, 1, 1, padding=2),  # -> 28
+        )
         self.to(memory_format=torch.channels_last)
 
     def forward(self, code: Tensor) -> Tensor:
@@ -138,8 +141,7 @@ class MLPDecoder(nn.Module):
 
 
 class Conv6Decoder(nn.Module):
-    """The LSTM report's: 64 features as 16 x 2 x 2, and six transposed convolutions without stride to 28 x
-    28."""
+    """The LSTM report's: 64 features as 16 x 2 x 2, and six transposed convolutions without stride."""
 
     lr = 2e-3
 
@@ -149,10 +151,8 @@ class Conv6Decoder(nn.Module):
         self.stem = nn.Linear(latent_dim, 64)  # the report's latent dimension is 64, and it has no such layer
         layers = []
         for c_in, c_out, kernel in ((16, 13, 9), (13, 10, 7), (10, 7, 5), (7, 4, 5), (4, 2, 3), (2, 1, 3)):
-            layers += [
-                nn.ConvTranspose2d(c_in, c_out, kernel),
-                nn.LeakyReLU(0.01),
-            ]  # 2 -> 10, 16, 20, 24, 26, 28
+            # 2 -> 10, 16, 20, 24, 26, 28.
+            layers += [nn.ConvTranspose2d(c_in, c_out, kernel), nn.LeakyReLU(0.01)]
         self.up = nn.Sequential(*layers[:-1])
 
     def forward(self, code: Tensor) -> Tensor:
@@ -220,8 +220,7 @@ class ConvEncoder(nn.Module):
 
 
 class LSTMEncoder(nn.Module):
-    """The LSTM report's: the rows of an image as a sequence, one LSTM layer, and a linear layer on its last
-    state."""
+    """The LSTM report's: an image's rows as a sequence, one LSTM layer, a linear layer on its last state."""
 
     def __init__(self, outputs: int, shape: tuple[int, ...], hidden: int = 128):
         super().__init__()

@@ -1,6 +1,7 @@
-"""Train an auto-decoder: each image owns a latent vector, fitted together with the decoder.
+"""Train an auto-decoder: each image owns a latent vector, fitted with the decoder.
 
-python train_ad.py
+Usage:
+    python train_ad.py
 """
 
 from evaluation import draw_losses, draw_pictures, finish_run, grade_samples, grade_test, grade_training
@@ -17,7 +18,6 @@ from training import (
     load_data,
     open_run,
     parse_flags,
-    read_metrics,
     refine_latents,
     run_command,
 )
@@ -29,9 +29,8 @@ def main():
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
     model = build_model(config).to(device)  # a decoder: z [B, D] to images [B, 28, 28]
 
-    with open_run(
-        config, device, train_set
-    ) as run:  # resumable; replaces an older run only when it is finished
+    # A run can be resumed, and replaces an older one only when it is finished.
+    with open_run(config, device, train_set) as run:
         if run.is_done:
             return
         if not run.is_trained:  # else only grades and pictures are missing
@@ -40,9 +39,7 @@ def main():
             trainer = Trainer(model, images, config, latents)
             fit(trainer, run.folder, run.checkpoint)  # decoder and latents, on the squared error
             latents = refine_latents(model, latents, images, config)  # the decoder frozen
-            warm_start = fit_warm_start(
-                images, latents, config.obs_std
-            )  # a linear map from images to latents
+            warm_start = fit_warm_start(images, latents, config.obs_std)  # linear, from images to latents
             latents = distributed.all_gather(latents[: images.n])  # [N, D], without the copies
             run.save_trained(model, latents=latents, warm_start=warm_start, labels=train_set.y)
         if not distributed.shutdown():  # the main process goes on alone
@@ -50,12 +47,12 @@ def main():
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, D], the decoder frozen
-        results = grade_test(trained, test_set, test_latents)  # reconstruction loss, nearest neighbours
+        results = {'test_seconds': round(seconds, 1)}
+        results |= grade_test(trained, test_set, test_latents)  # reconstruction loss, nearest neighbours
         results |= grade_training(trained, train_set)
         results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from N(0, 1)
-        results['test_seconds'] = round(seconds, 1)
         draw_pictures(run.folder, trained, train_set, test_set, test_latents, config.interpolate)
-        draw_losses(read_metrics(run.folder), run.folder / 'loss.png')
+        draw_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 
 

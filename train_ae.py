@@ -1,9 +1,10 @@
 """Train an auto-encoder: three convolutions to a small code, and their mirror image back to pixels.
 
-python train_ae.py
-python train_ae.py --dropout 0.1 --patience 5 --prune 0.3      # the regularisers of the AE report
-python train_ae.py --sweep 2,4,6,8,10,12,14                    # one run for each size of the code
-python train_ae.py --tune 10                                   # search the architecture
+Usage:
+    python train_ae.py
+    python train_ae.py --dropout 0.1 --patience 5 --prune 0.3      # the regularisers of the AE report
+    python train_ae.py --sweep 2,4,6,8,10,12,14                    # one run for each size of the code
+    python train_ae.py --tune 10                                   # search the architecture
 """
 
 from evaluation import draw_losses, draw_pictures, finish_run, grade_samples, grade_test, grade_training
@@ -20,7 +21,6 @@ from training import (
     load_data,
     open_run,
     parse_flags,
-    read_metrics,
     run_command,
     zero_weights,
 )
@@ -49,9 +49,8 @@ def train(config: AEConfig):
     if config.patience:  # early stopping: the loss of held-out training images decides when
         fit_set, validation_set = hold_out(train_set)
 
-    with open_run(
-        config, device, train_set
-    ) as run:  # resumable; replaces an older run only when it is finished
+    # A run can be resumed, and replaces an older one only when it is finished.
+    with open_run(config, device, train_set) as run:
         if run.is_done:
             return
         if not run.is_trained:  # else only grades and pictures are missing
@@ -63,16 +62,16 @@ def train(config: AEConfig):
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, D], by the encoder
-        results = grade_test(trained, test_set, test_latents)  # reconstruction loss, nearest neighbours
+        results = {'test_seconds': round(seconds, 1)}
+        results |= grade_test(trained, test_set, test_latents)  # reconstruction loss, nearest neighbours
         results |= grade_training(trained, fit_set)
         results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from N(0, 1)
-        results['test_seconds'] = round(seconds, 1)
         if config.patience:
             results |= dict(n_held_out=len(validation_set), best_epoch=trained.best_epoch)
         if config.prune:
             results['zero_weights'] = zero_weights(trained.model)
         draw_pictures(run.folder, trained, fit_set, test_set, test_latents, config.interpolate)
-        draw_losses(read_metrics(run.folder), run.folder / 'loss.png')
+        draw_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 
 

@@ -1,7 +1,8 @@
 """Train a generative adversarial network: a generator of images, and a discriminator that tells them from
 real ones.
 
-python train_gan.py --model linear --dataset mnist --n-train all
+Usage:
+    python train_gan.py --model linear --dataset mnist --n-train all
 """
 
 from evaluation import draw_gan_losses, draw_gan_pictures, finish_run, grade_samples
@@ -15,7 +16,6 @@ from training import (
     load_data,
     open_run,
     parse_flags,
-    read_metrics,
     run_command,
 )
 
@@ -26,9 +26,8 @@ def main():
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
     model = build_model(config).to(device)  # a generator: z [B, D] to images, and a discriminator
 
-    with open_run(
-        config, device, train_set
-    ) as run:  # resumable; replaces an older run only when it is finished
+    # A run can be resumed, and replaces an older one only when it is finished.
+    with open_run(config, device, train_set) as run:
         if run.is_done:
             return
         if not run.is_trained:  # else only grades and pictures are missing
@@ -39,7 +38,7 @@ def main():
         trained = run.load_trained()
         results = grade_samples(trained, train_set, test_set)  # Fréchet distance, number of classes
         draw_gan_pictures(run.folder, trained)
-        draw_gan_losses(read_metrics(run.folder), run.folder / 'loss.png')
+        draw_gan_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 
 

@@ -1,6 +1,7 @@
 """Train a variational auto-encoder: each image gets its distribution over latents from an encoder.
 
-python train_vae.py --encoder lstm --likelihood bernoulli --dataset mnist --n-train all --n-test all
+Usage:
+    python train_vae.py --encoder lstm --likelihood bernoulli --dataset mnist --n-train all --n-test all
 """
 
 from evaluation import (
@@ -26,7 +27,6 @@ from training import (
     load_data,
     open_run,
     parse_flags,
-    read_metrics,
     run_command,
     write_json,
 )
@@ -38,9 +38,8 @@ def main():
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
     model = build_model(config).to(device)  # an encoder, the family of the posteriors, a decoder
 
-    with open_run(
-        config, device, train_set
-    ) as run:  # resumable; replaces an older run only when it is finished
+    # A run can be resumed, and replaces an older one only when it is finished.
+    with open_run(config, device, train_set) as run:
         if run.is_done:
             return
         if not run.is_trained:  # else only grades and pictures are missing
@@ -52,12 +51,12 @@ def main():
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, K], by the encoder
-        results = grade_test(trained, test_set, test_latents)  # losses, negative ELBO, nearest neighbours
+        results = {'test_seconds': round(seconds, 1)}
+        results |= grade_test(trained, test_set, test_latents)  # losses, negative ELBO, nearest neighbours
         results |= grade_training(trained, train_set)
         results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from the prior
-        results['test_seconds'] = round(seconds, 1)
         draw_pictures(run.folder, trained, train_set, test_set, test_latents, config.interpolate)
-        draw_losses(read_metrics(run.folder), run.folder / 'loss.png')
+        draw_losses(run.folder)
 
         table = amortisation(trained, test_set)  # what fitting the encoder's latents further would gain
         write_json(run.folder / 'amortisation.json', table)

@@ -80,9 +80,8 @@ def make_trainer(train_set: ImageDataset, device: torch.device, **changes) -> Tr
 def our_step(trainer: Trainer) -> Step:
     """A function that does the next step, of epoch after epoch."""
     batch_size = trainer.config.batch_size
-    batches = endless(
-        lambda: trainer.images.epoch(0, 0, batch_size)[:-1]
-    )  # without the last, which may be smaller
+    # Without the last, which may be smaller.
+    batches = endless(lambda: trainer.images.epoch(0, 0, batch_size)[:-1])
 
     def step():
         trainer.step_number %= trainer.total_steps
@@ -120,9 +119,8 @@ def variants(train_set: ImageDataset, device: torch.device, decoder: str) -> dic
         trainer.adam = torch.optim.Adam(trainer.model.parameters(), betas=(0.9, 0.99), foreach=True)
 
     threads, usual = torch.get_num_threads(), usual_step(train_set, device, decoder)
-    process = start_process(
-        usual_step, train_set, str(device), decoder
-    )  # which does not call keep_freed_memory
+    # Which does not call keep_freed_memory.
+    process = start_process(usual_step, train_set, str(device), decoder)
 
     def one_thread():
         torch.set_num_threads(1)
@@ -282,9 +280,8 @@ def compare_processes(k: int, train_set: ImageDataset, device: torch.device, sec
     print(f'images a second: one process; {k} that share each batch; {k} that train a model each')
     result = {}
     for batch_size in (64, 128, 256, 512, 1024):
-        if batch_size >= epoch_length(
-            len(train_set)
-        ):  # the last batch of an epoch, a smaller one, is left out
+        # The last batch of an epoch, a smaller one, is left out.
+        if batch_size >= epoch_length(len(train_set)):
             break
         rates = one_and_many(k, train_set, device, batch_size, seconds)
         result[f'{batch_size} images a step'] = rates

@@ -1,7 +1,8 @@
 """Time one whole process, as its user meets it: start, training, fitting the test latents, pictures.
 
-python benchmark_run.py                                     the default run
-python benchmark_run.py train_ad.py --decoder dcgan7x7      any other; flags go to the script
+Usage:
+    python -m benchmarks.whole_run                                     the default run
+    python -m benchmarks.whole_run train_ad.py --decoder dcgan7x7      any other; flags go to the script
 """
 
 import json
@@ -24,10 +25,8 @@ def main():
         results = json.loads((run_dir / 'results.json').read_text())
         import torch  # after the clock has stopped
 
-        print(
-            f'{" ".join([script, *flags])} on {results["device"]}, {torch.get_num_threads()} threads, torch '
-            f'{torch.__version__}'
-        )
+        machine = f'{results["device"]}, {torch.get_num_threads()} threads, torch {torch.__version__}'
+        print(f'{" ".join([script, *flags])} on {machine}')
         parts = {'training': results['train_seconds'], 'fitting test latents': results['test_seconds']}
         parts['start, grading, pictures'] = total - sum(parts.values())
         for name, seconds in {**parts, 'the whole process': total}.items():

@@ -55,9 +55,8 @@ class Classifier(nn.Module):
 def train_classifier(train_set: ImageDataset) -> Classifier:
     """A Classifier of the training images, in eval mode. Always on the CPU and from one seed: the same images
     give the same features, and distances compare."""
-    images = Images(
-        train_set, 'cpu'
-    )  # with the shifted copies: without them it would overfit a thousand images
+    # With the shifted copies: without them it would overfit a thousand images.
+    images = Images(train_set, 'cpu')
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):  # weights and dropout do not change the caller's random numbers
         torch.manual_seed(0)

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.samples import sample_mixture, sample_prior
-from training import PRIOR, ImageDataset, TrainedRun, noise_key
+from training import PRIOR, ImageDataset, TrainedRun, noise_key, read_metrics
 
 TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
 SHOWN = 16  # images in a row of reconstructions
@@ -131,23 +131,23 @@ def draw_curve(ax: plt.Axes, metrics: list[dict], name: str, label: str):
     ax.set(xlabel='epoch')
 
 
-def draw_losses(metrics: list[dict], file_name: Path):
-    """metrics: the lines of metrics.jsonl, with a validation set's loss or without."""
+def draw_losses(folder: Path):
+    """Write loss.png: the losses of a run by epoch, of a validation set too if it had one."""
+    metrics = read_metrics(folder)
     fig, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout='tight')
     titles = {'loss': 'negative ELBO (total)', 'reconstruction': 'reconstruction', 'kl': 'KL'}
     for ax, (name, title) in zip(axes, titles.items()):
         draw_curve(ax, metrics, name, 'training')
         if 'validation_loss' in metrics[0]:
             draw_curve(ax, metrics, f'validation_{name}', 'validation')
-        scale = (
-            'linear' if name == 'kl' else 'log'
-        )  # a loss of the first epoch is many times that of the last
+        scale = 'linear' if name == 'kl' else 'log'  # the first epoch's loss is many times the last one's
         ax.set(title=title, ylabel='nats an image', yscale=scale)
-    save_figure(fig, file_name)
+    save_figure(fig, folder / 'loss.png')
 
 
-def draw_gan_losses(metrics: list[dict], file_name: Path):
-    """metrics: the lines of a GAN's metrics.jsonl."""
+def draw_gan_losses(folder: Path):
+    """Write loss.png: the losses of a GAN's two networks by epoch."""
+    metrics = read_metrics(folder)
     fig, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout='tight')
     draw_curve(axes[0], metrics, 'discriminator_loss', 'discriminator')
     draw_curve(axes[0], metrics, 'generator_loss', 'generator')
@@ -155,7 +155,7 @@ def draw_gan_losses(metrics: list[dict], file_name: Path):
     draw_curve(axes[1], metrics, 'd_real', 'D(x)')
     draw_curve(axes[1], metrics, 'd_fake', 'D(G(z))')
     axes[1].set(title='mean probability of being real')
-    save_figure(fig, file_name)
+    save_figure(fig, folder / 'loss.png')
 
 
 def draw_amortisation(table: list[dict], file_name: Path):

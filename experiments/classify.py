@@ -1,6 +1,7 @@
 """Classify images by the codes of a finished run's encoder, which stays as it is.
 
-python -m experiments.classify runs/ae
+Usage:
+    python -m experiments.classify runs/ae
 """
 
 from dataclasses import dataclass
@@ -31,12 +32,8 @@ from training import (
     write_json,
 )
 
-WEIGHT_DECAYS = (
-    0.01,
-    0.1,
-    0.3,
-    1.0,
-)  # of the deep head, AdamW's: the one that suits held-out training images
+# Of the deep head, AdamW's; the one that suits held-out training images is taken.
+WEIGHT_DECAYS = (0.01, 0.1, 0.3, 1.0)
 EPOCHS, BATCH, LR = 40, 50, 3e-3  # of the deep head
 
 

@@ -32,9 +32,8 @@ def pca_losses(train_set: ImageDataset, test_set: ImageDataset, sizes: list[int]
     scores = pca.transform(x_test)
     losses = []
     for size in sizes:
-        decoded = torch.as_tensor(scores[:, :size] @ pca.components_[:size] + pca.mean_).clamp(
-            0, 255
-        )  # [N, 784]
+        # [N, 784]
+        decoded = torch.as_tensor(scores[:, :size] @ pca.components_[:size] + pca.mean_).clamp(0, 255)
         pairs = zip(torch.as_tensor(x_test).split(BATCH_SIZE), decoded.split(BATCH_SIZE))
         losses.append(float(torch.stack([reconstruction_loss(*pair) for pair in pairs]).mean()))
     return losses

@@ -6,14 +6,10 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 
 from training.errors import UserError
-
-Options = TypeVar('Options')
-
 
 # ------------------------------------------------------------------------------------ types of values
 
@@ -25,25 +21,22 @@ def whole_number(text: str) -> int:
     return value
 
 
-def positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < 1e18:  # its square is still a float32
-        raise argparse.ArgumentTypeError(f'expected a number above 0 and below 1e18, got {text}')
-    return value
+def number(low: float, high: float, allowed: str, with_low: bool = True) -> Callable[[str], float]:
+    """The type of numbers from low (with it or without it) to below high."""
+
+    def parse(text):
+        value = float(text)
+        if not low <= value < high or value == low and not with_low:
+            raise argparse.ArgumentTypeError(f'expected a number {allowed}, got {text}')
+        return value
+
+    parse.__name__ = 'number'
+    return parse
 
 
-def weight(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1e18:
-        raise argparse.ArgumentTypeError(f'expected a number of at least 0 and below 1e18, got {text}')
-    return value
-
-
-def fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < 1:
-        raise argparse.ArgumentTypeError(f'expected a number of at least 0 and below 1, got {text}')
-    return value
+positive = number(0, 1e18, 'above 0 and below 1e18', with_low=False)  # the square of one is still a float32
+weight = number(0, 1e18, 'of at least 0 and below 1e18')
+fraction = number(0, 1, 'of at least 0 and below 1')
 
 
 def count(text: str) -> int | str:
@@ -64,9 +57,8 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(sorted(values))
 
 
-# argparse takes the name of a type for its message 'invalid ... value' from the function
+# argparse names a type in 'invalid ... value' by its function
 whole_number.__name__ = 'whole number'
-positive.__name__ = weight.__name__ = fraction.__name__ = 'number'
 count.__name__ = 'count (a whole number or "all")'
 sizes.__name__ = 'list of latent sizes (as in 2,4,8)'
 
@@ -99,12 +91,10 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def parse_flags(options_class: type[Options]) -> Options:
-    """The dataclass, filled in from the command line. Fields made by `flag` are its flags; its docstring is
-    the help.
+def parse_flags(options_class: type):
+    """The dataclass, filled in from the command line: the fields made by `flag` are the flags.
 
-    A field without a default is an argument without a flag. What is wrong with the flags is said in one line,
-    and the program ends with status 2.
+    The first lines of --help are its docstring. A wrong flag is said in one line, and exit status is 2.
     """
     parser = Parser(options_class.__doc__)
     alternatives = None  # a group of flags of which one may be given; argparse does not allow an empty one
@@ -131,16 +121,12 @@ def parse_flags(options_class: type[Options]) -> Options:
 
 
 def run_command(main: Callable[[], None]):
-    """Run a script's main(). An error that the user can mend is one line on standard error and exit status
-    2."""
+    """Run a script's main(). What the user can mend is one line on standard error, and exit status 2."""
     keep_freed_memory()
     os.environ.setdefault('MPLBACKEND', 'Agg')  # matplotlib: pictures go to files, and need no display
     try:
         main()
-    except (
-        UserError,
-        OSError,
-    ) as error:  # OSError: no permission, or the disk is full; its message names the file
+    except (UserError, OSError) as error:  # OSError: no permission, say; its message names the file
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:

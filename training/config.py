@@ -39,36 +39,9 @@ def device_flag():
     return flag(None, 'cpu, cuda or cuda:N (default: cuda if there is one)', compare=False)
 
 
-def latent_dim_flag(default: int):
-    return flag(default, 'latent dimensions an image', whole_number, metavar='D')
-
-
-def epochs_flag(default: int):
-    return flag(
-        default, 'epochs; one shows every image once and two shifted copies of it', whole_number, metavar='E'
-    )
-
-
-def batch_size_flag(default: int):
-    return flag(default, 'images a step', whole_number, metavar='B')
-
-
-def latent_lr_flag():
-    return flag(0.1, 'peak learning rate of the latents', positive)
-
-
-def dist_flag():
-    return flag('gaussian', 'family of the posteriors', choices=list(kernels.FAMILIES))
-
-
-def decoder_flag(default: str):
-    return flag(
-        default,
-        'dcgan4x4 and dcgan7x7 are those of the 4x4 and the 7x7 report, 13 and 4 times slower on a CPU; mlp '
-        'and conv64 '
-        '(for 3 x 64 x 64) of the GAN report, conv6 of the LSTM report',
-        choices=list(networks.DECODERS),
-    )
+def other_default(parent: type, name: str, default):
+    """The flag of a parent class, with another default."""
+    return flag(default, **parent.__dataclass_fields__[name].metadata)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,9 +79,11 @@ class Config:
     n_train: int | str | None = flag(
         None, f'how many training images, a number or "all" (default: {THOUSAND})', count, metavar='N'
     )
-    latent_dim: int = latent_dim_flag(60)
-    epochs: int = epochs_flag(27)
-    batch_size: int = batch_size_flag(64)
+    latent_dim: int = flag(60, 'latent dimensions an image', whole_number, metavar='D')
+    epochs: int = flag(
+        27, 'epochs; one shows every image once and two shifted copies of it', whole_number, metavar='E'
+    )
+    batch_size: int = flag(64, 'images a step', whole_number, metavar='B')
     seed: int = flag(0, 'weights, order of the images and noise follow from it (default: 0)', seed)
     run_dir: Path | None = flag(
         None,
@@ -192,20 +167,23 @@ class LatentConfig(Config):
     obs_std: float = flag(
         0.08,
         'standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the '
-        'more the '
-        'KL matters',
+        'more the KL matters',
         positive,
     )
     bfloat16: bool = flag(
         False, 'the decoder in bfloat16, for processors that have it: 1.6 times as fast with dcgan7x7'
     )
     cuda_graph: bool = flag(False, 'on a GPU, launch each step as one CUDA graph')
-    decoder: str = decoder_flag('groupnorm')
+    decoder: str = flag(
+        'groupnorm',
+        'dcgan4x4 and dcgan7x7 are those of the 4x4 and the 7x7 report, 13 and 4 times slower on a CPU; mlp '
+        'and conv64 (for 3 x 64 x 64) of the GAN report, conv6 of the LSTM report',
+        choices=list(networks.DECODERS),
+    )
     interpolate: tuple[str, str] | None = flag(
         None,
         'classes of the two test images of interpolation.png, names or numbers (default: trouser dress, '
-        'classes 1 '
-        'and 3)',
+        'classes 1 and 3)',
         compare=False,
         nargs=2,
         metavar='CLASS',
@@ -227,8 +205,8 @@ class ADConfig(LatentConfig):
     """Train an auto-decoder (AD), grade it and draw its pictures."""
 
     system: ClassVar[str] = 'ad'
-    latent_dim: int = latent_dim_flag(128)
-    latent_lr: float = latent_lr_flag()
+    latent_dim: int = other_default(Config, 'latent_dim', 128)
+    latent_lr: float = flag(0.1, 'peak learning rate of the latents', positive)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,8 +214,8 @@ class VADConfig(LatentConfig):
     """Train a variational auto-decoder (VAD), grade it and draw its pictures."""
 
     system: ClassVar[str] = 'vad'
-    dist: str = dist_flag()
-    latent_lr: float = latent_lr_flag()
+    dist: str = flag('gaussian', 'family of the posteriors', choices=list(kernels.FAMILIES))
+    latent_lr: float = other_default(ADConfig, 'latent_lr', 0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,7 +223,7 @@ class VAEConfig(LatentConfig):
     """Train a variational auto-encoder (VAE), grade it and draw its pictures."""
 
     system: ClassVar[str] = 'vae'
-    dist: str = dist_flag()
+    dist: str = other_default(VADConfig, 'dist', 'gaussian')
     encoder: str = flag('conv', 'what gives an image its latents', choices=list(networks.ENCODERS))
     likelihood: str = flag(
         'gaussian',
@@ -270,9 +248,9 @@ class AEConfig(LatentConfig):
     """Train an auto-encoder (AE), grade it and draw its pictures."""
 
     system: ClassVar[str] = 'ae'
-    latent_dim: int = latent_dim_flag(8)
-    encoder: str = flag('conv3', 'what gives an image its latents', choices=list(networks.ENCODERS))
-    decoder: str = decoder_flag('mirror')
+    latent_dim: int = other_default(Config, 'latent_dim', 8)
+    encoder: str = other_default(VAEConfig, 'encoder', 'conv3')
+    decoder: str = other_default(LatentConfig, 'decoder', 'mirror')
     weight_decay: float = flag(
         0.0, 'decoupled (AdamW): weights shrink by lr * W a step (default: 0)', weight, metavar='W'
     )
@@ -285,8 +263,7 @@ class AEConfig(LatentConfig):
     patience: int = flag(
         0,
         'hold out the last tenth of the training images, stop after E epochs in which their loss did not '
-        'fall, and '
-        'keep the best weights (default: no early stopping)',
+        'fall, and keep the best weights (default: no early stopping)',
         whole_number,
         metavar='E',
     )
@@ -303,8 +280,7 @@ class AEConfig(LatentConfig):
     sweep: tuple[int, ...] = flag(
         (),
         'a run for each of these latent sizes, in folders dNN of the run folder (runs/ae-sweep), and their '
-        'losses '
-        'beside those of PCA',
+        'losses beside those of PCA',
         sizes,
         compare=False,
         exclusive=True,
@@ -313,10 +289,8 @@ class AEConfig(LatentConfig):
     tune: int = flag(
         0,
         'try N configurations by their loss on held-out training images and train the best again; all in the '
-        'run '
-        'folder (runs/ae-tune). Replaces --latent-dim, --batch-size, --lr, --weight-decay and --patience; '
-        'the same '
-        'command with a larger N goes on',
+        'run folder (runs/ae-tune). Replaces --latent-dim, --batch-size, --lr, --weight-decay and '
+        '--patience; the same command with a larger N goes on',
         whole_number,
         compare=False,
         exclusive=True,
@@ -337,14 +311,12 @@ class AEConfig(LatentConfig):
         if not paired and (self.dropout or self.tune):
             raise UserError(
                 f'expected --encoder conv3 and --decoder mirror for --dropout and --tune, got {self.encoder} '
-                'and '
-                f'{self.decoder}; leave out one or the other'
+                f'and {self.decoder}; leave out one or the other'
             )
         if self.prune and (self.encoder == 'lstm' or self.epochs == 1):
             raise UserError(
                 'expected an encoder of linear layers and convolutions and two epochs or more for --prune, '
-                'got '
-                f'{self.encoder} and {self.epochs}; choose others, or leave it out'
+                f'got {self.encoder} and {self.epochs}; choose others, or leave it out'
             )
 
 
@@ -358,9 +330,9 @@ class GANConfig(Config):
         'both networks; linear is that of the GAN report, of two linear layers each',
         choices=list(GAN_NETWORKS),
     )
-    latent_dim: int = latent_dim_flag(64)
-    epochs: int = epochs_flag(50)
-    batch_size: int = batch_size_flag(32)
+    latent_dim: int = other_default(Config, 'latent_dim', 64)
+    epochs: int = other_default(Config, 'epochs', 50)
+    batch_size: int = other_default(Config, 'batch_size', 32)
     lr: float = flag(1e-3, 'peak learning rate of both players', positive)
 
     @property

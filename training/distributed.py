@@ -9,7 +9,7 @@ averages its gradient.
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from training.command import pick_device
 from training.errors import UserError
-
-T = TypeVar('T')
 
 
 def world_size() -> int:
@@ -117,7 +115,7 @@ def barrier():
             sys.exit(2)
 
 
-def main_first(work: Callable[[], T]) -> T:
+def main_first(work: Callable):
     """work() in the main process, then in the others, which find the files that it made. Returns the result
     of work.
 

@@ -19,10 +19,8 @@ from training.optimisers import one_cycle
 from training.randomness import PRIOR, TRAIN, fold, noise_key
 from training.trainer import BaseTrainer
 
-BETAS = (
-    0.5,
-    0.999,
-)  # DCGAN's (Radford et al., 2015): a long momentum goes on in directions that no longer pay
+# DCGAN's (Radford et al., 2015): a long momentum goes on in directions that no longer pay.
+BETAS = (0.5, 0.999)
 MAX_SHIFT = 3  # pixels
 DRAWS = 64  # in a frame of samples.gif
 FRAMES = 60  # in samples.gif, at most

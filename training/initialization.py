@@ -81,9 +81,8 @@ def initialize_latents(model, images: Images, obs_std: float) -> Tensor:
     code, variance = principal_components(images, d)  # [len(images), D], [D]
     spread = obs_std / torch.sqrt(variance + obs_std**2)  # [D]
     if model.dist and model.params_per_dim == 1:
-        generator = torch.Generator().manual_seed(
-            0
-        )  # which rotation does not matter: the same for every seed
+        # Which rotation does not matter: the same for every seed.
+        generator = torch.Generator().manual_seed(0)
         # Orthonormal columns, the first of them along the diagonal (1, ..., 1), which stays unused. The
         # locations of an exponential differ from the prior's along it, and it would change with each sample
         # of the prior.

@@ -15,8 +15,7 @@ CHECK_EVERY = 50  # steps between readings of the loss, each of which synchronis
 
 
 class InterruptFlag:
-    """While active, Ctrl-C only sets a flag, so that the step in progress ends whole; a second Ctrl-C
-    interrupts."""
+    """While active, Ctrl-C sets a flag: the step in progress ends whole. A second Ctrl-C interrupts."""
 
     def __enter__(self):
         self.raised = False
@@ -25,9 +24,7 @@ class InterruptFlag:
 
     def on_signal(self, *_):
         self.raised = True
-        if (
-            world_size() == 1
-        ):  # torchrun passes on the terminal's signal to its workers, to which it comes twice
+        if world_size() == 1:  # with torchrun the terminal's Ctrl-C comes twice: it passes it on
             signal.signal(signal.SIGINT, self.previous)
 
     def __exit__(self, *_):
@@ -63,8 +60,7 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
         leave=False,
         unit='step',
     )
-    # Within an epoch the loss is read only where that costs nothing or somebody sees it, or the processes
-    # must agree.
+    # Reading the loss synchronises host and GPU: within an epoch only if somebody sees it, or processes agree.
     reads_loss = images.device.type == 'cpu' or world_size() > 1 or not bar.disable
     with bar as progress, InterruptFlag() as interrupt:
         while not trainer.done():

@@ -1,6 +1,6 @@
 """The objective: the negative ELBO, averaged over a batch in training and summed over it in inference.
 
-    |x - render(z)|^2 / (2 obs_std^2) + beta * KL(q(z) || p(z)),        z ~ q(z; latents of x)
+    |x - decode(z)|^2 / (2 obs_std^2) + beta * KL(q(z) || p(z)),        z ~ q(z; latents of x)
 
 with pixels x in 0-1, so that beta = 1 is a true negative ELBO for a Gaussian likelihood of standard deviation
 obs_std (up to a constant). With a Bernoulli likelihood the first term is the binary cross-entropy. (Kingma
@@ -31,10 +31,11 @@ class NegativeELBO(nn.Module):
         seed, step, index (int64 [B]): what the noise is a function of.
         """
         z, kl = self.model.sample(params, seed=seed, step=step, index=index)  # [B, D], [B]
+        code = self.model.code(z)  # [B, D], what the decoder reads
         if self.config.likelihood == 'bernoulli':
-            logits = self.model.logits(z)
+            logits = self.model.logits(code)
             return F.binary_cross_entropy_with_logits(logits, x, reduction='none').flatten(1).sum(1), kl
-        squared_error = (x - self.model.render(z)).square().flatten(1).sum(1)  # [B]
+        squared_error = (x - self.model.render(code)).square().flatten(1).sum(1)  # [B]
         return squared_error / (2 * self.config.obs_std**2), kl
 
 

@@ -48,10 +48,8 @@ def build_model(config: Config) -> nn.Module:
         elif config.system == 'vad':
             model = models.VariationalAutoDecoder(config.dist, *size, seed=grade)
         elif config.system == 'ae':
-            options = (
-                dict(architecture=config.architecture, dropout=config.dropout) if config.architecture else {}
-            )
-            model = models.AutoEncoder(config.encoder, *size, **options)
+            stack = dict(architecture=config.architecture, dropout=config.dropout)  # of conv3 and its mirror
+            model = models.AutoEncoder(config.encoder, *size, **(stack if config.architecture else {}))
         else:
             model = models.VariationalAutoEncoder(config.encoder, config.dist, *size, seed=grade)
     except ValueError as error:
@@ -88,8 +86,8 @@ def load_trained(path: Path, device: torch.device) -> TrainedRun:
     state = load_checkpoint(path, device)
     if state.get('stage') != 'trained':
         raise UserError(
-            f'expected a finished run in {path.parent}, got the checkpoint of an unfinished one; train it '
-            'again'
+            f'expected a finished run in {path.parent}, got the checkpoint of an unfinished one; '
+            f'train it again'
         )
     try:
         config = config_from_dict(state['config'])
@@ -120,8 +118,7 @@ def load_run(folder: str | Path, device: str | None = None, script: str = 'train
 
 
 def find_data(folder: Path, given: str | None) -> str:
-    """Where the data of a finished run are: `given`, or where it was trained from, or if that is gone
-    DATA_PATH."""
+    """Where a finished run's data are: `given`, or where it was trained from, or if that is gone DATA_PATH."""
     recorded = read_json(folder / 'config.json').get('data_path', 'dataset')
     return given or (recorded if Path(recorded).exists() else os.environ.get('DATA_PATH') or recorded)
 
@@ -164,16 +161,14 @@ def choose_folder(run_dir: Path) -> Path:
     if inside and (not (run_dir / 'config.json').exists() or others):
         raise UserError(
             f'expected --run-dir to be a new folder or that of a run, got {run_dir}, which holds other '
-            'things; '
-            f'name another'
+            f'things; name another'
         )
     new = successor_of(run_dir)
     return new if is_finished(run_dir) else run_dir
 
 
 def choose_collection(folder: Path, *patterns: str):
-    """Make the folder of several runs, or go on in it. UserError: it holds what matches none of the
-    patterns."""
+    """Make the folder of several runs, or go on in it. UserError: something in it matches no pattern."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f'expected --run-dir to be a folder, got the file {folder}')
     inside = folder.iterdir() if folder.exists() else []
@@ -216,13 +211,8 @@ class Run:
         """Write the final checkpoint: the weights, and parts of a TrainedRun."""
         if is_main():
             path = self.folder / 'checkpoint.pt'
-            state = {
-                'stage': 'trained',
-                'config': self.config.to_dict(),
-                'model': model.state_dict(),
-                **parts,
-            }
-            save_checkpoint(path, state)
+            head = {'stage': 'trained', 'config': self.config.to_dict(), 'model': model.state_dict()}
+            save_checkpoint(path, head | parts)
             remove_shares(path)
         self.train_seconds += time.perf_counter() - self.opened
 
@@ -253,8 +243,7 @@ def prepare_run(config: Config, device: torch.device, source: str) -> Run:
     if launched() > 1 and config.system not in ('ad', 'vad'):
         raise UserError(
             f'expected train_ad.py or train_vad.py with several processes, got {launched()} of them for a '
-            'system '
-            f'without a table of latents; start it with python'
+            f'system without a table of latents; start it with python'
         )
     if config.cuda_graph and (device.type != 'cuda' or config.dropout or config.prune):
         raise UserError(
@@ -274,7 +263,7 @@ def prepare_run(config: Config, device: torch.device, source: str) -> Run:
         if not config.resume:
             raise UserError(
                 f'{folder} holds an unfinished run: go on with it by --resume, or delete that folder to '
-                'start afresh'
+                f'start afresh'
             )
         checkpoint = load_resumable(config, folder, device)
     elif config.resume and is_main():
@@ -299,11 +288,8 @@ def open_run(config: Config, device: torch.device, train_set: ImageDataset) -> I
     except KeyboardInterrupt:
         if not is_main():
             sys.exit(130)
-        saved = (
-            'the checkpoint is saved'
-            if (run.folder / 'checkpoint.pt').exists()
-            else 'nothing was trained yet'
-        )
+        has_checkpoint = (run.folder / 'checkpoint.pt').exists()
+        saved = 'the checkpoint is saved' if has_checkpoint else 'nothing was trained yet'
         again = shlex.join([*(word for word in sys.argv if word != '--resume'), '--resume'])
         per_node = os.environ.get('LOCAL_WORLD_SIZE')
         launcher = 'python' if launched() == 1 else f'torchrun --nproc-per-node {per_node}'

@@ -70,8 +70,10 @@ class Trainer(BaseTrainer):
         latents: Tensor | None = None,
         validation: Images | None = None,
     ):
-        """latents [len(images), K], changed in place; None: the encoder has them. validation: images whose
-        loss is measured after every epoch, for a model with an encoder."""
+        """latents [len(images), K]: changed in place; None: those of the encoder.
+
+        validation: images whose loss is measured after every epoch, for a model with an encoder.
+        """
         model = synchronise_batch_norm(model)
         super().__init__(model, images, config, terms=2)  # reconstruction and KL
         self.latents, self.validation = latents, validation
@@ -96,8 +98,7 @@ class Trainer(BaseTrainer):
         self.early_stopping = EarlyStopping(config.patience, config.min_delta)
 
     def step(self, index: Tensor, batch_size: int):
-        """One step on a batch of batch_size images, of which this process owns those with index, int64
-        [B]."""
+        """One step on batch_size images, of which this process owns those with index, int64 [B]."""
         config, step = self.config, self.step_number
         if step == self.pruning_step:
             prune_weights(self.model, config.prune)
@@ -112,9 +113,7 @@ class Trainer(BaseTrainer):
         config = self.config
         local_index, weight = self.images.local_index(index), world_size() / batch_size
         has_images = len(index) > 0
-        if (
-            not has_images
-        ):  # the other processes wait for a gradient from this one: that of any image, times 0
+        if not has_images:  # the other processes wait for a gradient: that of any image, times 0
             local_index, weight = torch.zeros(1, dtype=torch.int64, device=self.images.device), 0.0
             index = self.images.first + local_index
         x = self.images[local_index]  # [B, 28, 28] in 0-1
@@ -137,16 +136,14 @@ class Trainer(BaseTrainer):
             self.latents_adam.step(local_index, gradient, latent_lr)
         terms = torch.stack([reconstruction.sum(), kl.sum()]).detach() * (weight / world_size())
         position = step % self.steps_per_epoch
-        if torch.is_tensor(
-            position
-        ):  # indexing by a tensor, or writing a number, would synchronise with the GPU
+        # Indexing by a tensor, or writing a number, would synchronise with the GPU.
+        if torch.is_tensor(position):
             self.history.index_copy_(0, position.view(1), terms[None])
         else:
             self.history[position] = terms
 
     def end_epoch(self, epoch: int, means: list[float]) -> dict[str, float]:
-        """The epoch's line of metrics.jsonl, without its seconds. means: of its steps' reconstruction and
-        KL."""
+        """The epoch's line of metrics.jsonl, less its seconds. means: of its steps' reconstruction and KL."""
         reconstruction, kl = means
         loss = reconstruction + self.config.beta * kl
         line = {'epoch': epoch, 'loss': loss, 'reconstruction': reconstruction, 'kl': kl}
@@ -207,9 +204,8 @@ class Trainer(BaseTrainer):
     def load_state_dict(self, state: dict):
         """All but the shares, which checkpoints.load_shares reads."""
         if state['step'] > self.pruning_step:
-            prune_weights(
-                self.model, self.config.prune
-            )  # gives the layers their masks, whose values are in the state
+            # Gives the layers their masks, whose values are in the state.
+            prune_weights(self.model, self.config.prune)
         self.early_stopping.best = state['best']
         self.model.load_state_dict(state['model'])
         self.adam.load_state_dict(state['adam'])
