@@ -123,8 +123,8 @@ class Trainer(BaseTrainer):
             params = self.model.params(self.latents[local_index]).requires_grad_()  # [B, P, D], a leaf
         seed = noise_key(config.seed, TRAIN)
         reconstruction, kl = self.objective(params, x, seed=seed, step=step, index=index)  # [B] each, nats
-        # The mean over the batch. DistributedDataParallel averages the gradients of the processes, each of
-        # which has a part of the sum: hence the world size in `weight`.
+        # The mean over the batch, of which this process has a part. DistributedDataParallel averages the
+        # gradients of the processes, where their sum is wanted: hence the world size in `weight`.
         loss = (reconstruction + config.beta * kl).sum() * weight
         self.adam.zero_grad()
         loss.backward()
@@ -132,8 +132,9 @@ class Trainer(BaseTrainer):
             group['lr'] = lr
         self.adam.step()
         if self.latents is not None and has_images:
-            gradient = params.grad.flatten(1) * (batch_size / world_size())
-            self.latents_adam.step(local_index, gradient, latent_lr)
+            # The gradient is that of the mean, 1 / B of that of the image's own loss. Adam divides a gradient
+            # by its size: the factor does not matter.
+            self.latents_adam.step(local_index, params.grad.flatten(1), latent_lr)
         terms = torch.stack([reconstruction.sum(), kl.sum()]).detach() * (weight / world_size())
         position = step % self.steps_per_epoch
         # Indexing by a tensor, or writing a number, would synchronise with the GPU.
