@@ -124,6 +124,9 @@ def load_shares(path: Path, saved: dict[str, Tensor] | str, shares: dict[str, Te
             parts = shards.read(folder, shares, images.total)
         except shards.Failed as error:
             fail(UserError(f'{what} {folder}, got: {error}; delete the run and train again'))
+    elif saved.keys() != shares.keys():
+        got = f'{", ".join(saved)} instead of {", ".join(shares)}'
+        fail(UserError(f'{what} {path}, got {got}; delete the run and train again'))
     else:
         parts = {name: saved[name][:, images.first : images.first + images.n] for name in shares}
     for name, x in shares.items():
