@@ -54,16 +54,14 @@ class Options:
     samples: int = flag(
         0,
         'also write N samples each from the prior and (not of a GAN) from a Gaussian mixture fitted to the '
-        'training '
-        'latents, samples_prior.npy and samples_mixture.npy in the run folder: uint8 [N, 28, 28]',
+        'training latents, samples_prior.npy and samples_mixture.npy in the run folder: uint8 [N, 28, 28]',
         whole_number,
         metavar='N',
     )
 
 
 def find_runs(named: list[Path]) -> list[Path]:
-    """Folders of the runs to grade: those named, or all finished ones under runs/. UserError: there are
-    none."""
+    """Folders of the runs to grade: those named, or all under runs/. UserError: there are none."""
     for new in Path('runs').glob('**/*.new'):
         successor_of(new.with_suffix(''))
     # Of a sweep or a search one folder deeper.

@@ -35,8 +35,8 @@ def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict]:
     table = []
     for start, latents in (('encoder', encoded), ('prior', torch.zeros_like(encoded))):  # zeros are the prior
         for passes in PASSES:
-            fit = dict(use=INFER, passes=passes, lr=INFER_LR, label=f'fitting from the {start}')
-            fitted = fit_latents(model, latents.clone(), images, config, **fit)
+            label = f'fitting from the {start}'
+            fitted = fit_latents(model, latents.clone(), images, config, INFER, passes, INFER_LR, label)
             terms = [
                 mean_negative_elbo(model, fitted, images, config, seed=seed, step=draw)
                 for draw in range(DRAWS)

@@ -74,8 +74,7 @@ def train_classifier(train_set: ImageDataset) -> Classifier:
 
 
 def inception() -> nn.Module | None:
-    """torchmetrics' Inception network with 2,048 features; None if it is not on this machine. Minutes on a
-    CPU."""
+    """torchmetrics' Inception network with 2,048 features; None if its weights are not on this machine."""
     weights = Path(torch.hub.get_dir()) / 'checkpoints' / INCEPTION_WEIGHTS
     if importlib.util.find_spec('torch_fidelity') is None or not weights.exists():
         return None
@@ -92,8 +91,7 @@ def classifier_features(classifier: Classifier, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def inception_features(network: nn.Module, images: Tensor) -> Tensor:
-    """Features [N, 2048] of uint8 images [N, *shape]; grey ones as three equal channels, which the network
-    expects."""
+    """Features [N, 2048] of uint8 images [N, *shape]. Grey images become three equal channels."""
     images = images[:, None].expand(-1, 3, -1, -1) if images.dim() == 3 else images
     device = next(network.parameters()).device
     return torch.cat([network(part.to(device)).cpu() for part in images.split(50)])

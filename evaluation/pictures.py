@@ -90,8 +90,7 @@ def scatter_classes(ax: plt.Axes, dataset, flat: np.ndarray):
 
 
 def plot_tsne(dataset, latents: Tensor, file_name: str | Path, plot_title: str = 't-SNE of the latents'):
-    """Write a t-SNE map of latents [N, D], of the first TSNE_POINTS of them, coloured by the classes of
-    dataset."""
+    """Write a t-SNE map of the first TSNE_POINTS latents [N, D], coloured by the classes of dataset."""
     fig, ax = plt.subplots(figsize=(8, 7))
     scatter_classes(
         ax, dataset, tsne(torch.as_tensor(latents).detach().cpu().flatten(1).numpy()[:TSNE_POINTS])
@@ -102,8 +101,7 @@ def plot_tsne(dataset, latents: Tensor, file_name: str | Path, plot_title: str =
 
 
 def draw_codes(dataset: ImageDataset, codes: Tensor, file_name: Path):
-    """The map by the codes' two principal components beside that by t-SNE. codes: [N, D] of the images of
-    dataset."""
+    """Write two maps of codes [N, D]: by their principal components, and by t-SNE."""
     from sklearn.decomposition import PCA
 
     points = codes.cpu().numpy()[:TSNE_POINTS]

@@ -25,8 +25,7 @@ CAPTIONS = {
     'grid.png': 'Decoded codes in the plane, at equally probable steps of the prior.',
     'loss.png': (
         'Negative ELBO and its two terms, means over each epoch. Validation, where there is an encoder: '
-        'images '
-        'that it does not train on, with --patience those held out, else the test images, which decide '
+        'images that it does not train on, with --patience those held out, else the test images, which decide '
         'nothing.'
     ),
     'amortisation.png': (
@@ -47,7 +46,8 @@ PAGE = """<!doctype html>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem;
        color: #222; }}
-table {{ border-collapse: collapse; }} td {{ padding: .15rem 1.5rem .15rem 0; border-bottom: 1px solid #ddd; }}
+table {{ border-collapse: collapse; }}
+td {{ padding: .15rem 1.5rem .15rem 0; border-bottom: 1px solid #ddd; }}
 figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #555; }}
 .columns {{ display: flex; flex-wrap: wrap; gap: 3rem; }}
 </style></head><body>
@@ -85,8 +85,7 @@ def finish_run(run: Run, trained: TrainedRun, results: dict):
 
 
 def write_report(folder: Path, results: dict, config: dict):
-    """Write report.html: figures, configuration and the pictures of the folder, in one self-contained
-    file."""
+    """Write report.html: figures, configuration and pictures of the folder, in one self-contained file."""
 
     def table(values):
         cells = [(html.escape(name), html.escape(format_value(value))) for name, value in values.items()]

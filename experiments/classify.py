@@ -114,8 +114,7 @@ def codes_and_labels(options: Options):
     if test_set.checksum() != config.test_checksum:
         raise UserError(
             f'expected the test images that {run} was graded on, got others in {data_path}; name their '
-            'folder with '
-            f'--data-path'
+            f'folder with --data-path'
         )
     codes, labels = model.mean(trained.latents).cpu(), trained.labels.cpu()
     if len(labels.unique()) < 2:

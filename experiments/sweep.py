@@ -23,8 +23,7 @@ RESULTS = ('latent_dim', 'train_loss', 'test_loss', 'knn_accuracy', 'train_secon
 
 
 def pca_losses(train_set: ImageDataset, test_set: ImageDataset, sizes: list[int]) -> list[float]:
-    """The course's loss of the test images, in batches of 64, by PCA of the training images with each of
-    sizes."""
+    """The course's loss of the test images by PCA of the training images, for each number of components."""
     from sklearn.decomposition import PCA  # here: a second to import
 
     x, x_test = (dataset.X.flatten(1).numpy() for dataset in (train_set, test_set))  # [N, 784] in 0-255

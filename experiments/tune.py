@@ -174,8 +174,7 @@ def best_trial(study: optuna.Study) -> optuna.trial.FrozenTrial:
     except ValueError:
         raise UserError(
             f'expected a configuration that can be trained, got none in {len(study.trials)} trials; go on '
-            'with a '
-            f'larger --tune'
+            f'with a larger --tune'
         ) from None
 
 

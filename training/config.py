@@ -125,8 +125,7 @@ class Config:
 
 
 def check_same(saved: dict, ours: dict, folder: Path):
-    """UserError: the configuration `saved` of what is in folder is another than ours. Both as to_dict gives
-    them."""
+    """UserError: the configuration saved in folder is not ours. Both as to_dict gives them."""
     names = [name for name in saved | ours if saved.get(name) != ours.get(name)]
     if names:
         differences = ', '.join(f'{name} {saved.get(name)} (now {ours.get(name)})' for name in names)
@@ -190,8 +189,7 @@ class LatentConfig(Config):
     )
 
     def with_data(self, train_set: ImageDataset, test_set: ImageDataset) -> 'LatentConfig':
-        """As Config's; also the numbers of the classes of `interpolate`. UserError: there are no such
-        classes."""
+        """As Config's; also the class numbers of `interpolate`. UserError: there are no such classes."""
         classes = parse_classes(self.interpolate, train_set.classes) if self.interpolate else (1, 3)
         return super().with_data(train_set, test_set).replace(interpolate=classes)
 

@@ -57,7 +57,6 @@ class CUDAGraphStep:
 
 
 def with_cuda_graph(step: Callable[..., None], images: Images, config: Config) -> Callable[..., None]:
-    """The step as a CUDAGraphStep, if --cuda-graph asks for it and the images lie on a GPU; else the step
-    itself."""
+    """The step as a CUDAGraphStep, if --cuda-graph is given and the images lie on a GPU; else the step."""
     on_gpu = images.device.type == 'cuda' and images.X.device == images.device
     return CUDAGraphStep(step, images.device) if config.cuda_graph and on_gpu and world_size() == 1 else step

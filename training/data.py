@@ -220,8 +220,7 @@ def read_torchvision(name: str, root: Path, train: bool, n: int | str | None):
 
 
 def download(name: str, root: Path, train: bool):
-    """torchvision's data set, downloaded into root, with its progress on a terminal. Unavailable: it
-    failed."""
+    """torchvision's data set, downloaded into root; a terminal shows progress. Unavailable: it failed."""
     timeout = socket.getdefaulttimeout()
     socket.setdefaulttimeout(10)  # seconds: a network that does not answer must not stop the program for ever
     quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())

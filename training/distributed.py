@@ -59,8 +59,7 @@ def shutdown() -> bool:
 
 
 def share(n: int) -> slice:
-    """The share of this process of n images: the main process has the first ones. UserError: a process has
-    none."""
+    """This process's share of n images; the main process has the first ones. UserError: one has none."""
     size = -(-n // world_size())  # as torch.chunk and so DTensor divide a tensor
     if size * (world_size() - 1) >= n:
         fail(
@@ -106,8 +105,7 @@ def all_gather(x: Tensor) -> Tensor:
 
 
 def barrier():
-    """Wait for all processes. If one of them has ended with an error, this one ends too, without a
-    message."""
+    """Wait for all processes. If one has ended with an error, this one ends too, without a message."""
     if world_size() > 1:
         try:
             dist.barrier()
@@ -137,16 +135,14 @@ def fail(error: UserError) -> NoReturn:
 
 
 def synchronise_batch_norm(model: nn.Module) -> nn.Module:
-    """The model with batch normalisation over the images of all processes. UserError: on a CPU PyTorch has
-    none."""
+    """The model with batch normalisation over all processes. UserError: on a CPU PyTorch has none."""
     if world_size() == 1 or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return model
     if next(model.parameters()).device.type == 'cpu':
         fail(
             UserError(
                 'expected a decoder without batch normalisation, whose statistics PyTorch cannot share '
-                'between '
-                'processes on a CPU, got one with it; use --decoder groupnorm, or one process'
+                'between processes on a CPU, got one with it; use --decoder groupnorm, or one process'
             )
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)

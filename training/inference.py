@@ -24,7 +24,7 @@ INFER_BATCH = 250
 
 
 def fit_latents(
-    model, latents: Tensor, images: Images, config: Config, *, use: int, passes: int, lr: float, label: str
+    model, latents: Tensor, images: Images, config: Config, use: int, passes: int, lr: float, label: str
 ) -> Tensor:
     """Fit latents [n, K] of the first n images, the decoder frozen, in place; returns them.
 
@@ -53,8 +53,7 @@ def fit_latents(
     if not torch.isfinite(latents).all():
         raise NotFinite(
             f'expected finite latents after fitting them, got {int((~torch.isfinite(latents)).sum())} that '
-            'are '
-            f'not; train with a lower --lr or a higher --obs-std'
+            f'are not; train with a lower --lr or a higher --obs-std'
         )
     return latents
 
@@ -66,17 +65,15 @@ def refine_latents(model, latents: Tensor, images: Images, config: Config) -> Te
     new images' latents will come: training and test latents become comparable, and closer to the prior.
     """
     latents = model.standardise(latents, all_gather(latents[: images.n]))
-    own = latents[: images.n].clone()
-    fit = dict(use=REFINE, passes=REFINE_PASSES, lr=INFER_LR / 2, label='refining')
-    latents[: images.n] = fit_latents(model, own, images, config, **fit)
+    own, passes, lr = latents[: images.n].clone(), REFINE_PASSES, INFER_LR / 2
+    latents[: images.n] = fit_latents(model, own, images, config, REFINE, passes, lr, 'refining')
     return latents
 
 
 def infer_latents(trained, dataset: ImageDataset, passes: int = INFER_PASSES) -> tuple[Tensor, float]:
-    """Latents [n, K] of new images under a trained model (training.runs.TrainedRun), and the seconds that it
-    took.
+    """Latents [n, K] of new images under a trained model (a runs.TrainedRun), and the seconds that it took.
 
-    They are the encoder's; without an encoder they start at the linear map's, and are fitted in `passes`
+    They are the encoder's; without an encoder they start at the linear map's, and are fitted in so many
     passes.
     """
     started = time.perf_counter()
@@ -85,7 +82,6 @@ def infer_latents(trained, dataset: ImageDataset, passes: int = INFER_PASSES) ->
     if model.encoder:
         latents = encode(model, images)
     else:
-        start = apply_warm_start(trained.warm_start, images)
-        fit = dict(use=INFER, passes=passes, lr=INFER_LR, label='fitting test latents')
-        latents = fit_latents(model, start, images, trained.config, **fit)
+        start, label = apply_warm_start(trained.warm_start, images), 'fitting test latents'
+        latents = fit_latents(model, start, images, trained.config, INFER, passes, INFER_LR, label)
     return latents, time.perf_counter() - started

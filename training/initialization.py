@@ -32,9 +32,9 @@ def features(x: Tensor) -> Tensor:
 
 
 def principal_components(images: Images, latent_dim: int) -> tuple[Tensor, Tensor]:
-    """Whitened scores [len(images), D] of this process's images and copies on the first D principal
-    components of the images' features, and the components' variances [D]. Zeros where the images have fewer
-    components."""
+    """The first D principal components of the images' features: whitened scores [len(images), D] of this
+    process's images and copies, and variances [D]. Zeros where the images have fewer components.
+    """
     from sklearn.decomposition import PCA  # here: a second to import
 
     step = math.ceil(images.total / PCA_IMAGES)
@@ -48,9 +48,8 @@ def principal_components(images: Images, latent_dim: int) -> tuple[Tensor, Tenso
     chunks = torch.arange(len(images), device=images.device).split(CHUNK)
     scores = [torch.as_tensor(pca.transform(features(images[i]).cpu().numpy())) for i in chunks]
     variance = torch.as_tensor(pca.explained_variance_).clamp_min(1e-8)
-    padding = (0, latent_dim - dims)
-    whitened = torch.cat(scores) / variance.sqrt()
-    return F.pad(whitened, padding).float(), F.pad(variance, padding).float()
+    missing = (0, latent_dim - dims)
+    return F.pad(torch.cat(scores) / variance.sqrt(), missing).float(), F.pad(variance, missing).float()
 
 
 @torch.no_grad()
@@ -64,18 +63,16 @@ def initialize_pixel_bias(model, images: Images):
 def initialize_latents(model, images: Images, obs_std: float) -> Tensor:
     """Latents [len(images), K] from principal components; the decoder's first layer is set up to match.
 
-    What is tuned here follows from how a linear decoder would use a latent dimension. At observation noise
-    obs_std, a component of standard deviation a is worth a posterior spread of obs_std / sqrt(a^2 +
-    obs_std^2).
+    Whitened scores have mean 0 and variance 1: posteriors that start there start inside the prior. Their
+    spread is that of a linear model whose observations have the standard deviation obs_std. Which components
+    are used depends on the posterior:
 
-    - Point posteriors: every component. - Families with a scale: only components whose spread is at most
-    KEEP. The others start at the prior, and the
-      decoder's weights for them at 0; training brings them back if they are worth their KL. Fewer dimensions
-      in use leave fewer regions of the prior without an image.
+    - Points use all components.
+    - Families with a scale use the components whose spread is at most KEEP. The other dimensions start at the
+      prior, and the decoder's weights for them at 0; training brings them back if they are worth their KL.
+      Fewer dimensions in use leave fewer regions of the prior without an image.
     - Families without a scale cannot make a dimension precise. A random rotation spreads the components over
-    all
-      dimensions, with amplitudes variance^(1/4), the best for a linear channel with equal noise in each
-      dimension.
+      all dimensions, with amplitudes variance^(1/4), the best for a linear channel with equal noise in each.
     """
     device, d = images.device, model.latent_dim
     code, variance = principal_components(images, d)  # [len(images), D], [D]
@@ -124,8 +121,7 @@ def ridge_regression(inputs: Iterable[Tensor], targets: Iterable[Tensor], penalt
 
 
 def fit_warm_start(images: Images, latents: Tensor, obs_std: float) -> Tensor:
-    """The linear map [784 + 1, K] from images and copies to their latents that gives new images their
-    start."""
+    """The linear map [784 + 1, K] from images and copies to latents that gives new images their start."""
     step = math.ceil(world_size() * len(images) / RIDGE_IMAGES)
     chunks = torch.arange(0, len(images), step, device=latents.device).split(CHUNK)
     return ridge_regression((images[i] for i in chunks), (latents[i] for i in chunks), obs_std**2)

@@ -60,7 +60,8 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
         leave=False,
         unit='step',
     )
-    # Reading the loss synchronises host and GPU: within an epoch only if somebody sees it, or processes agree.
+    # Reading the loss synchronises host and GPU: within an epoch only if somebody sees it, or processes
+    # agree.
     reads_loss = images.device.type == 'cpu' or world_size() > 1 or not bar.disable
     with bar as progress, InterruptFlag() as interrupt:
         while not trainer.done():

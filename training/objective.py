@@ -53,8 +53,7 @@ def mean_negative_elbo(
 
 @torch.no_grad()
 def encode(model: nn.Module, images: Images, index: Tensor | None = None) -> Tensor:
-    """The encoder's latents [B, K] of the images with local indices int64 [B]; None: of all, without
-    copies."""
+    """The encoder's latents [B, K] of images with local indices int64 [B]; None: all, without copies."""
     model.eval()
     index = images.own() if index is None else index
     return torch.cat([model.encoder(images[i]) for i in index.split(CHUNK)])

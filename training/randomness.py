@@ -1,5 +1,4 @@
-"""Seeds. All that is random here is a function of --seed and of what the number is for: a resumed run repeats
-it."""
+"""Seeds. What is random here is a function of --seed and of a purpose: a resumed run repeats it."""
 
 # What noise is used for: the high 32 bits of a Philox key. The low ones are --seed.
 TRAIN, REFINE, INFER, GRADE, PRIOR = range(5)

@@ -1,5 +1,4 @@
-"""What the AE report used against overfitting, besides dropout and weight decay: early stopping and
-pruning."""
+"""Early stopping and pruning, which the AE report used besides dropout and weight decay."""
 
 import math
 

@@ -118,7 +118,8 @@ def load_run(folder: str | Path, device: str | None = None, script: str = 'train
 
 
 def find_data(folder: Path, given: str | None) -> str:
-    """Where a finished run's data are: `given`, or where it was trained from, or if that is gone DATA_PATH."""
+    """Where a finished run's data are: `given`, or where it was trained from, or if that is gone
+    DATA_PATH."""
     recorded = read_json(folder / 'config.json').get('data_path', 'dataset')
     return given or (recorded if Path(recorded).exists() else os.environ.get('DATA_PATH') or recorded)
 
@@ -248,7 +249,7 @@ def prepare_run(config: Config, device: torch.device, source: str) -> Run:
     if config.cuda_graph and (device.type != 'cuda' or config.dropout or config.prune):
         raise UserError(
             f'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, got device {device.type}; '
-            'leave it out'
+            f'leave it out'
         )
     run_dir = config.run_dir or Path('runs') / config.name
     run_dir = run_dir if run_dir.name else run_dir.resolve()  # '.' has no name to derive others from

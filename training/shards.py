@@ -21,8 +21,7 @@ class Failed(Exception):
 
 
 def distribute(parts: dict[str, Tensor], n: int) -> dict[str, DTensor]:
-    """Tensors [C, m, ...], this process's parts of [C, n, ...], as tensors that know their place in the
-    whole."""
+    """Tensors [C, m, ...], this process's parts of [C, n, ...], with their places in the whole."""
     mesh = init_device_mesh('cpu', (dist.get_world_size(),))
 
     def whole(x):
@@ -39,8 +38,7 @@ def write(folder: Path, parts: dict[str, Tensor], n: int):
 
 
 def read(folder: Path, parts: dict[str, Tensor], n: int) -> dict[str, Tensor]:
-    """The tensors in folder, in the parts that this process has. Failed: there are none, or of another
-    size."""
+    """This process's parts of the tensors in folder. Failed: there are none, or of another size."""
     if dist.is_initialized():
         whole = distribute({name: torch.empty_like(x) for name, x in parts.items()}, n)
         attempt(dcp.load, whole, folder)

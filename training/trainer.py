@@ -48,8 +48,7 @@ class BaseTrainer:
     def not_finite(self, step: int) -> NotFinite:
         return NotFinite(
             f'expected a finite loss, got none at step {step} (epoch {step // self.steps_per_epoch + 1}); '
-            'nothing '
-            f'after the last good checkpoint was saved. Delete the run and train with {self.remedy}'
+            f'nothing after the last good checkpoint was saved. Delete the run and train with {self.remedy}'
         )
 
     def finish(self):
@@ -219,8 +218,7 @@ class Trainer(BaseTrainer):
 
 
 def validate(model: nn.Module, images: Images, config: Config) -> dict[str, float]:
-    """The loss and its two terms for the encoder's latents of new images, a part of a line of
-    metrics.jsonl."""
+    """Loss and terms for the encoder's latents of new images: a part of a line of metrics.jsonl."""
     seed = noise_key(config.seed, INFER)
     reconstruction, kl = mean_negative_elbo(model, encode(model, images), images, config, seed=seed)
     return {
