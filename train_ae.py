@@ -7,7 +7,7 @@ Usage:
     python train_ae.py --tune 10                                   # search the architecture
 """
 
-from evaluation import draw_losses, draw_pictures, finish_run, grade_samples, grade_test, grade_training
+from evaluation import draw_losses, draw_pictures, evaluate, finish_run
 from training import (
     AEConfig,
     Images,
@@ -62,10 +62,8 @@ def train(config: AEConfig):
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, D], by the encoder
-        results = {'test_seconds': round(seconds, 1)}
-        results |= grade_test(trained, test_set, test_latents)  # reconstruction loss, nearest neighbours
-        results |= grade_training(trained, fit_set)
-        results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from N(0, 1)
+        results = evaluate(trained, train_set, test_set, test_latents)  # losses, KL, neighbours, samples
+        results['test_seconds'] = round(seconds, 1)
         if config.patience:
             results |= dict(n_held_out=len(validation_set), best_epoch=trained.best_epoch)
         if config.prune:

@@ -4,7 +4,7 @@ Usage:
     python train_vad.py --dist laplace
 """
 
-from evaluation import draw_losses, draw_pictures, finish_run, grade_samples, grade_test, grade_training
+from evaluation import draw_losses, draw_pictures, evaluate, finish_run
 from training import (
     Images,
     Trainer,
@@ -47,10 +47,8 @@ def main():
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, K], the decoder frozen
-        results = {'test_seconds': round(seconds, 1)}
-        results |= grade_test(trained, test_set, test_latents)  # losses, negative ELBO, nearest neighbours
-        results |= grade_training(trained, train_set)
-        results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from the prior
+        results = evaluate(trained, train_set, test_set, test_latents)  # losses, KL, neighbours, samples
+        results['test_seconds'] = round(seconds, 1)
         draw_pictures(run.folder, trained, train_set, test_set, test_latents, config.interpolate)
         draw_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal

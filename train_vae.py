@@ -4,17 +4,7 @@ Usage:
     python train_vae.py --encoder lstm --likelihood bernoulli --dataset mnist --n-train all --n-test all
 """
 
-from evaluation import (
-    amortisation,
-    draw_amortisation,
-    draw_losses,
-    draw_pictures,
-    finish_run,
-    grade_samples,
-    grade_test,
-    grade_training,
-    print_table,
-)
+from evaluation import amortisation, draw_losses, draw_pictures, evaluate, finish_run, report_amortisation
 from training import (
     Images,
     Trainer,
@@ -28,7 +18,6 @@ from training import (
     open_run,
     parse_flags,
     run_command,
-    write_json,
 )
 
 
@@ -51,21 +40,11 @@ def main():
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, K], by the encoder
-        results = {'test_seconds': round(seconds, 1)}
-        results |= grade_test(trained, test_set, test_latents)  # losses, negative ELBO, nearest neighbours
-        results |= grade_training(trained, train_set)
-        results |= grade_samples(trained, train_set, test_set)  # Fréchet distance of draws from the prior
+        results = evaluate(trained, train_set, test_set, test_latents)  # losses, KL, neighbours, samples
+        results['test_seconds'] = round(seconds, 1)
         draw_pictures(run.folder, trained, train_set, test_set, test_latents, config.interpolate)
         draw_losses(run.folder)
-
-        table = amortisation(trained, test_set)  # what fitting the encoder's latents further would gain
-        write_json(run.folder / 'amortisation.json', table)
-        draw_amortisation(table, run.folder / 'amortisation.png')
-        cells = [
-            [str(v) if name in ('passes', 'start') else f'{v:.2f}' for name, v in row.items()]
-            for row in table
-        ]
-        print_table(cells, {name: '<' if name == 'start' else '>' for name in table[0]})
+        report_amortisation(run.folder, amortisation(trained, test_set))  # what fitting latents further gains
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 
 

@@ -1,9 +1,13 @@
 """What an encoder leaves to be gained by fitting (Cremer et al., "Inference suboptimality in variational
 autoencoders", 2018)."""
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from evaluation.pictures import draw_amortisation
+from evaluation.report import print_table
 from training import (
     GRADE,
     INFER,
@@ -15,6 +19,7 @@ from training import (
     fit_latents,
     mean_negative_elbo,
     noise_key,
+    write_json,
 )
 
 PASSES = (0, 2, 4, 8, 16, 32)
@@ -53,3 +58,14 @@ def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict]:
                 }
             )
     return table
+
+
+def report_amortisation(folder: Path, table: list[dict]):
+    """Write amortisation.json and amortisation.png, and print the table."""
+    write_json(folder / 'amortisation.json', table)
+    draw_amortisation(table, folder / 'amortisation.png')
+    cells = [
+        [f'{value:.2f}' if isinstance(value, float) else str(value) for value in row.values()]
+        for row in table
+    ]
+    print_table(cells, {name: '<' if name == 'start' else '>' for name in table[0]})

@@ -44,12 +44,23 @@ def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> 
 
 @torch.no_grad()
 def grade_training(trained: TrainedRun, train_set: ImageDataset) -> dict[str, float]:
-    """Grades of the training latents (the first TRAIN_GRADED): course loss (sampled) and mean KL in nats."""
-    model = trained.model
-    train_set, latents = train_set.part(slice(TRAIN_GRADED)), trained.latents[:TRAIN_GRADED]
+    """Grades of the training latents (the first TRAIN_GRADED): course loss (sampled) and mean KL in nats.
+
+    With --patience the last tenth of train_set was held out, and has no latents.
+    """
+    model, latents = trained.model, trained.latents[:TRAIN_GRADED]
+    train_set = train_set.part(slice(len(latents)))
     index = torch.arange(len(latents), device=latents.device)
     _, kl = model.sample(model.params(latents), seed=0, step=0, index=index)
     return {'train_loss': course_loss(model, train_set, latents), 'kl': float(kl.mean())}
+
+
+def evaluate(
+    trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset, test_latents: Tensor
+) -> dict:
+    """All grades of a run whose images have latents: of test images, training images and samples."""
+    grades = grade_test(trained, test_set, test_latents) | grade_training(trained, train_set)
+    return grades | grade_samples(trained, train_set, test_set)
 
 
 def grade_samples(trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset) -> dict:

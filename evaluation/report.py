@@ -25,8 +25,8 @@ CAPTIONS = {
     'grid.png': 'Decoded codes in the plane, at equally probable steps of the prior.',
     'loss.png': (
         'Negative ELBO and its two terms, means over each epoch. Validation, where there is an encoder: '
-        'images that it does not train on, with --patience those held out, else the test images, which decide '
-        'nothing.'
+        'images that it does not train on, with --patience those held out, else the test images, which '
+        'decide nothing.'
     ),
     'amortisation.png': (
         "Negative ELBO of test images whose latents were fitted further, from the encoder's and from the "
