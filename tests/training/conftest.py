@@ -1,4 +1,4 @@
-"""Small configurations of every system, and what the training scripts do with one between images and grades."""
+"""Small configurations of every system, and what the training scripts do with them."""
 
 import pytest
 import torch

@@ -10,7 +10,7 @@ from training.runs import build_model
 
 @pytest.fixture
 def reconstruction(digits, small_config):
-    """reconstruction(likelihood): the objective's first term for five images x; also the model, its z, and x."""
+    """reconstruction(likelihood): the first term for five images x; also the model, its z, and x."""
 
     def compute(likelihood):
         config = small_config('gaussian', 'conv', likelihood=likelihood)
