@@ -39,14 +39,14 @@ def kill():
 @pytest.mark.parametrize('seed', [0, 1])
 def test_training_beats_the_mean_image_by_far(digits, small_config, train, tmp_path, dist, seed):
     train_set, _ = digits
-    trained = train(small_config(dist, epochs=8, seed=seed), train_set, tmp_path)
+    trained = train(small_config(dist, epochs=4, seed=seed), train_set, tmp_path)
     mean = train_set.X.mean(0).expand_as(train_set.X)
     baseline = reconstruction_loss(train_set.X, mean).item()
     # 64 images are one batch. The samples of a family without a scale are noisy.
     bound = 0.85 if dist and trained.model.params_per_dim == 1 else 0.6
     assert course_loss(trained.model, train_set, trained.latents) < bound * baseline
     metrics = read_metrics(tmp_path)
-    assert [line['epoch'] for line in metrics] == list(range(1, 9))
+    assert [line['epoch'] for line in metrics] == [1, 2, 3, 4]
     assert metrics[-1]['loss'] < metrics[0]['loss'] and all(line['seconds'] > 0 for line in metrics)
     for line in metrics:
         assert math.isclose(line['loss'], line['reconstruction'] + line['kl'], rel_tol=1e-6)
@@ -57,7 +57,8 @@ def test_training_beats_the_mean_image_by_far(digits, small_config, train, tmp_p
 def test_an_encoder_learns_with_its_decoder(digits, small_config, train, tmp_path, dist, encoder):
     train_set, test_set = digits
     changes = dict(likelihood='bernoulli') if dist else {}
-    config = small_config(dist, encoder, epochs=12, lr=2e-3, **changes)
+    epochs = 12 if encoder == 'lstm' else 4  # an LSTM starts slowly
+    config = small_config(dist, encoder, epochs=epochs, lr=2e-3, **changes)
     trained = train(config, train_set, tmp_path, test_set)
     model = trained.model
     assert trained.warm_start is None
