@@ -52,8 +52,8 @@ def whole_digits():
 
 @pytest.fixture(scope='module')
 def good(whole_digits):
-    """The grades of real images, by a classifier of half of the steps, and whether the caller's random numbers
-    were left alone."""
+    """The grades of real images, by a classifier of half of the steps, and whether the caller's random
+    numbers were left alone."""
     train_set, test_set = whole_digits
     torch.manual_seed(5)
     state = torch.get_rng_state()
