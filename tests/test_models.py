@@ -1,25 +1,20 @@
-import commands
 import pytest
 import torch
 
 import kernels
 import models
 import networks
+from training.runs import build_model
 
 MODELS = [None, *kernels.FAMILIES]  # None: the auto-decoder
-
-
 SHAPES = {'conv64': (3, 64, 64)}  # decoders for other images than 28 x 28 grey ones
 
 
-def make(dist, latent_dim=6, decoder='groupnorm', shape=networks.SHAPE, encoder=None):
+def make(dist, latent_dim=6, decoder='groupnorm', shape=networks.SHAPE):
     torch.manual_seed(0)
-    kind = [] if dist is None else [dist]
-    if encoder:
-        return (models.VariationalAutoEncoder if dist else models.AutoEncoder)(
-            encoder, *kind, latent_dim, decoder, shape
-        )
-    return (models.VariationalAutoDecoder if dist else models.AutoDecoder)(*kind, latent_dim, decoder, shape)
+    if dist:
+        return models.VariationalAutoDecoder(dist, latent_dim, decoder, shape)
+    return models.AutoDecoder(latent_dim, decoder, shape)
 
 
 def random_latents(model, n=5):
@@ -41,35 +36,6 @@ def test_models_are_called_as_the_course_calls_them(dist, decoder, n, latent_dim
     assert model.decode(model.mean(latents)).shape == (n, *shape)
 
 
-@pytest.mark.parametrize('encoder', networks.ENCODERS)
-@pytest.mark.parametrize('dist', MODELS)
-@pytest.mark.parametrize('shape', [(28, 28), (3, 64, 64), (3, 20, 12), (8, 8)])
-def test_encoders_give_latents_of_images_of_any_shape(dist, encoder, shape):
-    model = make(dist, 3, shape=shape, encoder=encoder)
-    x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
-    latents = model.encoder(x)
-    assert latents.shape == (5, 3 * model.params_per_dim)
-    model(latents).sum().backward()
-    assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.encoder.parameters())
-    model.eval()  # an image's latents are its own, whatever the batch
-    torch.testing.assert_close(model.encoder(x[2:3]), model.encoder(x)[2:3], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    'decoder, shape',
-    [
-        ('dcgan4x4', (3, 64, 64)),
-        ('dcgan7x7', (32, 32)),
-        ('conv6', (3, 28, 28)),
-        ('conv64', (28, 28)),
-        ('groupnorm', (3, 30, 32)),
-    ],
-)
-def test_images_that_a_decoder_cannot_make(decoder, shape):
-    with pytest.raises(ValueError, match=f'expected images .* for decoder {decoder}, got '):
-        models.AutoDecoder(4, decoder, shape)
-
-
 @pytest.mark.parametrize('logit', [-60.0, 60.0])
 def test_saturated_pixels_still_learn(logit):
     model = make(None).requires_grad_(False)
@@ -81,9 +47,12 @@ def test_saturated_pixels_still_learn(logit):
     assert gradient.abs().max() > 0
 
 
-def test_unknown_names():
+def test_an_unknown_decoder():
     with pytest.raises(ValueError, match="one of groupnorm, dcgan4x4, .*, got 'resnet'"):
         models.AutoDecoder(6, 'resnet')
+
+
+def test_an_unknown_family():
     with pytest.raises(ValueError, match="got 'cauchy'"):
         models.VariationalAutoDecoder('cauchy', 6)
 
@@ -122,10 +91,8 @@ def test_standardising_changes_no_image(dist):
     assert not torch.allclose(new, latents)
     torch.testing.assert_close(model.decode(model.mean(new)), before, atol=0.01, rtol=1e-4)
     if dist:
-        kl = [
-            model.sample(model.params(table), seed=0, step=0, index=torch.arange(50))[1].mean()
-            for table in (latents, new)
-        ]
+        noise = dict(seed=0, step=0, index=torch.arange(50))
+        kl = [model.sample(model.params(each), **noise)[1].mean() for each in (latents, new)]
         assert kl[1] < kl[0]
 
 
@@ -154,12 +121,10 @@ def test_prior_samples(dist):
     assert model.code(z).mean().abs() < 0.1 and 0.5 < model.code(z).std() < 2
 
 
-def test_bfloat16_is_for_the_decoder_only():
-    config = {'system': 'vad', 'dist': 'gaussian', 'latent_dim': 6, 'decoder': 'dcgan7x7', 'seed': 0}
+def test_bfloat16_is_for_the_decoder_only(vad_config):
     images = []
     for flag in (False, True):
-        torch.manual_seed(0)
-        model = commands.build_model({**config, 'bfloat16': flag}).eval()
+        model = build_model(vad_config(latent_dim=6, decoder='dcgan7x7', bfloat16=flag)).eval()
         latents = torch.randn(4, 12, generator=torch.Generator().manual_seed(0)).requires_grad_()
         images.append(model.decode(model.mean(latents)))
         images[-1].square().mean().backward()
@@ -167,3 +132,37 @@ def test_bfloat16_is_for_the_decoder_only():
         assert all(weight.dtype == torch.float32 for weight in model.parameters())
     torch.testing.assert_close(*images, rtol=0, atol=1)  # in 0-255
     assert not torch.equal(*images)
+
+
+def test_a_batch_of_one_image_can_be_standardised():
+    layer = models.Standardise(3)
+    codes = 5 + 2 * torch.randn(100, 3, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(layer(codes).mean(0), torch.zeros(3), atol=1e-5)
+    mean = layer.running_mean.clone()
+    assert torch.isfinite(layer(codes[:1])).all() and torch.equal(layer.running_mean, mean)
+
+
+# ------------------------------------------------------------------------------------------------- GAN
+
+
+@pytest.mark.parametrize('kind', models.GAN_NETWORKS)
+@pytest.mark.parametrize('shape', [(28, 28), (32, 20), (3, 16, 16), (3, 64, 64)])
+def test_a_gans_networks_fit_the_images(kind, shape):
+    model = models.GAN(kind, 5, shape).eval()
+    z = model.sample_prior(4, seed=1)
+    assert torch.equal(z, model.sample_prior(4, seed=1))
+    assert not torch.equal(z, model.sample_prior(4, seed=1, step=1))
+    with torch.no_grad():
+        fake, images = model.generator(z), model.decode(z)
+        assert fake.shape == (4, *(shape if len(shape) == 3 else (1, *shape))) and fake.abs().max() <= 1
+        assert images.shape == (4, *shape) and 0 <= images.min() and images.max() <= 255
+        assert model.discriminator(fake).shape == (4, 1)
+        # an image does not depend on the others
+        assert torch.allclose(images[:1], model.decode(z[:1]), atol=1e-3)
+
+
+@pytest.mark.parametrize('shape', [(30, 30), (8, 8), (3, 62, 64)])
+def test_images_that_do_not_fit_a_dcgan_fit_a_linear_gan(shape):
+    with pytest.raises(ValueError, match='for model dcgan, got .* use --model linear'):
+        models.GAN('dcgan', 5, shape)
+    models.GAN('linear', 5, shape)

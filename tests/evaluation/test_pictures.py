@@ -1,0 +1,19 @@
+import pytest
+import torch
+from PIL import Image
+
+from evaluation.pictures import draw_codes, save_gif
+
+
+@pytest.mark.parametrize('shape', [(7, 20, 30), (7, 3, 20, 30)])
+def test_gif(tmp_path, shape):
+    save_gif(torch.rand(shape) * 300 - 20, tmp_path / 'x.gif')
+    with Image.open(tmp_path / 'x.gif') as gif:
+        assert gif.n_frames == 7 and gif.size == (210, 140)
+        assert gif.info['duration'] == 100 and gif.info['loop'] == 0
+
+
+@pytest.mark.parametrize('n', [40, 1])
+def test_codes_that_are_all_equal_are_drawn(digits, tmp_path, n):
+    draw_codes(digits[1].part(slice(n)), torch.full((n, 8), 0.5), tmp_path / 'codes.png')
+    assert (tmp_path / 'codes.png').exists()

@@ -1,0 +1,75 @@
+import itertools
+
+import pytest
+import torch
+
+import kernels
+import models
+import networks
+
+# ---------------------------------------------------------------------------------- encoders and decoders
+
+
+@pytest.mark.parametrize('encoder', networks.ENCODERS)
+@pytest.mark.parametrize('dist', [None, *kernels.FAMILIES])
+@pytest.mark.parametrize('shape', [(28, 28), (3, 64, 64), (3, 20, 12), (8, 8)])
+def test_encoders_give_latents_of_images_of_any_shape(dist, encoder, shape):
+    torch.manual_seed(0)
+    if dist:
+        model = models.VariationalAutoEncoder(encoder, dist, 3, shape=shape)
+    else:
+        model = models.AutoEncoder(encoder, 3, shape=shape)
+    x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+    latents = model.encoder(x)
+    assert latents.shape == (5, 3 * model.params_per_dim)
+    model(latents).sum().backward()
+    assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.encoder.parameters())
+    model.eval()  # an image's latents are its own, whatever the batch
+    torch.testing.assert_close(model.encoder(x[2:3]), model.encoder(x)[2:3], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'decoder, shape',
+    [
+        ('dcgan4x4', (3, 64, 64)),
+        ('dcgan7x7', (32, 32)),
+        ('conv6', (3, 28, 28)),
+        ('conv64', (28, 28)),
+        ('groupnorm', (3, 30, 32)),
+    ],
+)
+def test_images_that_a_decoder_cannot_make(decoder, shape):
+    with pytest.raises(ValueError, match=f'expected images .* for decoder {decoder}, got '):
+        models.AutoDecoder(4, decoder, shape)
+
+
+# ------------------------------------------------------------------- an encoder and its mirror image
+
+
+@pytest.mark.parametrize('shape', [(28, 28), (3, 64, 64), (3, 20, 31), (9, 8)])
+@pytest.mark.parametrize('kernel', range(2, 7))
+@pytest.mark.parametrize('stride', range(1, 5))
+def test_the_mirror_gives_images_of_the_shape_that_the_encoder_took(shape, kernel, stride):
+    for n, padding, linear in itertools.product((2, 4), range(kernel // 2 + 1), ([], [7, 5])):
+        layer = {'channels': 5, 'kernel': kernel, 'stride': stride, 'padding': padding}
+        options = {'architecture': {'convolutions': [layer] * n, 'linear': linear}, 'dropout': 0.1}
+        try:
+            model = models.AutoEncoder('conv3', 4, 'mirror', shape, **options)
+        except ValueError as error:
+            assert 'expected images that are large enough' in str(error) and '\n' not in str(error)
+            continue
+        codes = model.encoder(torch.rand(2, *shape))
+        assert codes.shape == (2, 4) and model(codes).shape == (2, *shape)
+        assert isinstance(model.decoder.stem, torch.nn.Linear) and model.decoder.stem.in_features == 4
+
+
+def test_the_mirror_has_the_encoders_sizes_in_the_opposite_order():
+    layers = [dict(channels=c, kernel=3, stride=2, padding=p) for c, p in ((4, 1), (8, 1), (16, 0))]
+    sizes = networks.map_sizes({'convolutions': layers}, (28, 28))
+    assert sizes == [(1, 28, 28), (4, 14, 14), (8, 7, 7), (16, 3, 3)]
+
+
+def test_a_convolution_that_is_wider_than_its_input():
+    layer = dict(channels=4, kernel=6, stride=1, padding=0)
+    with pytest.raises(ValueError, match='got a map of 3 x 3 for kernel 6 and padding 0 of layer 1'):
+        networks.map_sizes({'convolutions': [layer]}, (3, 3))
