@@ -2,6 +2,7 @@
 this process."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -24,6 +25,7 @@ if not torch.cuda.is_available():
 
 import torchvision  # noqa: E402
 from PIL import Image  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
 
 from training.command import run_command  # noqa: E402
 from training.config import VADConfig  # noqa: E402
@@ -141,6 +143,37 @@ def command(capsys):
         return status, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def start_process(tmp_path):
+    """start_process(module, *arguments, **environment): a script's main() in a process of its own, a fork of
+    this one: it has imported everything already. Returns the process; .out() and .err() are its output."""
+    fork, started = multiprocessing.get_context('fork'), []
+
+    def main(module, arguments, environment, outputs):
+        for descriptor, path in enumerate(outputs, 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.stdout, sys.stderr = (open(i, 'w', buffering=1, closefd=False) for i in (1, 2))
+        os.environ.update(environment)
+        torch.set_num_threads(1)  # the threads of this process are not in the fork
+        with threadpool_limits(1):
+            sys.exit(run_main(module, arguments))
+
+    def start(module, *arguments, **environment):
+        outputs = [tmp_path / f'process{len(started)}.{name}' for name in ('out', 'err')]
+        for path in outputs:
+            path.touch()
+        process = fork.Process(target=main, args=(module, arguments, environment, outputs), daemon=True)
+        process.out, process.err = (path.read_text for path in outputs)
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
 
 
 @pytest.fixture(scope='session')
