@@ -192,8 +192,9 @@ def finished_run(tmp_path_factory, digits):
 def run_dir(finished_run, csv_dir, tmp_path):
     """A finished run of `train_vad.py --dist laplace --epochs 2 --latent-dim 6 --device cpu` on csv_dir."""
     shutil.copytree(finished_run, tmp_path / 'run')
-    path = tmp_path / 'run' / 'config.json'
-    path.write_text(json.dumps({**json.loads(path.read_text()), 'data_path': str(csv_dir)}))
+    for name, place in (('config.json', 'data_path'), ('config.json', 'data'), ('results.json', 'data')):
+        path = tmp_path / 'run' / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), place: str(csv_dir)}))
     return tmp_path / 'run'
 
 

@@ -4,19 +4,21 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import measure, step
+from benchmarks import measure, plain, step
 from training import distributed
 from training.errors import UserError
 
 CPU = torch.device('cpu')
 
 
-def test_steps_go_on_from_epoch_to_epoch(digits):
-    ours = step.make_trainer(digits[0], CPU)
+def test_steps_go_on_from_epoch_to_epoch(digits, monkeypatch):
+    for module in (plain, step):
+        monkeypatch.setattr(module, 'BATCH_SIZE', 16)
+    ours, constants = (step.make_trainer(digits[0], CPU, batch_size=16) for _ in range(2))
     steps = {
         'ours': step.our_step(ours),
         'plain': step.plain_step(digits[0], CPU),
-        'constants': step.our_step(step.without_sampling(step.make_trainer(digits[0], CPU))),
+        'constants': step.our_step(step.without_sampling(constants)),
     }
     times = measure.by_turns(steps, CPU, seconds=0)
     assert set(times) == set(steps) and all(t > 0 for t in times.values())
@@ -29,10 +31,10 @@ def test_many_images_are_written_and_mapped(tmp_path):
 
 
 def test_one_process_and_several_take_steps_by_turns(digits, monkeypatch):
-    server = torch.multiprocessing.get_context('forkserver')  # it imports PyTorch once for all four processes
-    server.set_forkserver_preload(['benchmarks.step'])
+    server = torch.multiprocessing.get_context('forkserver')  # it imports PyTorch once for all four
+    server.set_forkserver_preload(['benchmarks.step', 'sklearn.decomposition'])
     monkeypatch.setattr(measure, 'SPAWN', server)
-    rates = step.one_and_many(2, digits[0], CPU, 64, seconds=0)
+    rates = step.one_and_many(2, digits[0], CPU, 16, seconds=0)
     assert list(rates) == ['one', 'together', 'apart'] and all(rate > 0 for rate in rates.values())
 
 

@@ -130,10 +130,11 @@ def test_a_successor_killed_before_taking_its_place_takes_it(run_dir):
 # ----------------------------------------------------------------------------------------------- killing
 
 
+@pytest.mark.usefixtures('finished_run')  # so that the forks have all modules, and a classifier of the digits
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(start_process, csv_dir, tmp_path):
     def start(run_dir, *arguments):
         places = ['--data-path', csv_dir, '--run-dir', run_dir, '--device', 'cpu']
-        sizes = ['--epochs', '60', '--batch-size', '8', '--latent-dim', '6', '--decoder', 'mlp']
+        sizes = ['--epochs', '30', '--batch-size', '8', '--latent-dim', '6', '--decoder', 'mlp']
         return start_process(train_vad, *places, *sizes, *arguments)
 
     started = time.time()

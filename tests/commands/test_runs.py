@@ -134,10 +134,13 @@ def test_a_table_of_what_fitting_buys(train, tmp_path):
     assert table[0]['negative_elbo'] == pytest.approx(results['test_negative_elbo'], rel=0.05)
 
 
-@pytest.mark.parametrize('module', [train_ad, train_vad, train_vae])
-def test_images_in_colour(command, imagenette_dir, tmp_path, small, module):
+@pytest.mark.usefixtures('quick_classifier')
+@pytest.mark.parametrize(
+    'module, decoder', [(train_ad, 'conv64'), (train_vad, 'groupnorm'), (train_vae, 'conv64')]
+)
+def test_images_in_colour(command, imagenette_dir, tmp_path, small, module, decoder):
     data = ['--dataset', 'imagenette', '--data-path', imagenette_dir, '--n-train', '10', '--n-test', '10']
-    status, _, err = command(module, *data, '--run-dir', tmp_path / 'run', *small)
+    status, _, err = command(module, *data, '--run-dir', tmp_path / 'run', '--decoder', decoder, *small)
     assert status == 0 and not err, err
     status, _, err = command(evaluate, tmp_path / 'run', '--samples', '3')
     assert status == 0, err

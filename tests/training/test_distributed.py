@@ -24,7 +24,7 @@ import train_vae
 from training.checkpoints import load_checkpoint, read_metrics
 
 ROOT = Path(train_vad.__file__).parent
-FLAGS = ['--latent-dim', '5', '--device', 'cpu', '--epochs', '2', '--batch-size', '10']
+FLAGS = ['--latent-dim', '5', '--device', 'cpu', '--decoder', 'mlp', '--epochs', '2', '--batch-size', '10']
 
 
 @pytest.fixture
