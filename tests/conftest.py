@@ -27,6 +27,7 @@ import torchvision  # noqa: E402
 from PIL import Image  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
+from evaluation import frechet  # noqa: E402
 from training.command import run_command  # noqa: E402
 from training.config import VADConfig  # noqa: E402
 from training.data import ImageDataset, read_digits  # noqa: E402
@@ -177,14 +178,28 @@ def start_process(tmp_path):
 
 
 @pytest.fixture(scope='session')
-def finished_run(tmp_path_factory, digits):
+def quicken():
+    """quicken(monkeypatch): Fréchet distances take a moment, and mean nothing."""
+    known = {}  # of its own: no other test gets these classifiers
+
+    def patch(monkeypatch):
+        for name, value in (('STEPS', 3), ('SAMPLES', 100), ('known', known)):
+            monkeypatch.setattr(frechet, name, value)
+
+    return patch
+
+
+@pytest.fixture(scope='session')
+def finished_run(tmp_path_factory, digits, quicken):
     """A finished VAD run, trained once; tests take copies of it, see run_dir."""
     import train_vad
 
     folder = tmp_path_factory.mktemp('finished')
     data = write_csv_dir(folder / 'data', digits)
     small = ['--dist', 'laplace', '--epochs', 2, '--latent-dim', 6, '--device', 'cpu']
-    assert run_main(train_vad, ['--data-path', data, '--run-dir', folder / 'run', *small]) == 0
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        quicken(monkeypatch)
+        assert run_main(train_vad, ['--data-path', data, '--run-dir', folder / 'run', *small]) == 0
     return folder / 'run'
 
 

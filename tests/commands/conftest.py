@@ -2,8 +2,12 @@
 
 import pytest
 
-from evaluation import frechet
 from training.checkpoints import load_checkpoint, save_checkpoint
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, quicken):
+    quicken(monkeypatch)
 
 
 @pytest.fixture(scope='session')
@@ -17,15 +21,6 @@ def train(command, csv_dir, tmp_path, small):
     """train(module, *arguments): `command` with the flags of a small run of csv_dir in tmp_path / 'run'."""
     flags = ['--data-path', csv_dir, '--run-dir', tmp_path / 'run', *small]
     return lambda module, *arguments: command(module, *flags, *arguments)
-
-
-@pytest.fixture
-def quick_classifier(monkeypatch):
-    """Fréchet distances that take a moment, and mean nothing: for images other than csv_dir's, whose
-    classifier is trained only once."""
-    monkeypatch.setattr(frechet, 'STEPS', 3)
-    monkeypatch.setattr(frechet, 'SAMPLES', 20)
-    monkeypatch.setattr(frechet, 'known', {})
 
 
 @pytest.fixture(scope='session')

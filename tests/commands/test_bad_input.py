@@ -112,7 +112,6 @@ def test_bad_data_gets_one_line_and_leaves_a_finished_run(train, run_dir, csv_di
     assert not run_dir.with_name('run.new').exists()
 
 
-@pytest.mark.usefixtures('quick_classifier')
 def test_the_fallback_to_digits_is_warned_of_and_recorded(train, tmp_path):
     data = ['--data-path', tmp_path / 'none', '--n-train', '50', '--n-test', '50']
     status, _, err = train(train_vad, *data)

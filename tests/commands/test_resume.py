@@ -130,7 +130,7 @@ def test_a_successor_killed_before_taking_its_place_takes_it(run_dir):
 # ----------------------------------------------------------------------------------------------- killing
 
 
-@pytest.mark.usefixtures('finished_run')  # so that the forks have all modules, and a classifier of the digits
+@pytest.mark.usefixtures('finished_run')  # so that the forks have all modules
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(start_process, csv_dir, tmp_path):
     def start(run_dir, *arguments):
         places = ['--data-path', csv_dir, '--run-dir', run_dir, '--device', 'cpu']

@@ -90,7 +90,8 @@ def test_a_run_from_start_to_report(
 
 def test_the_environment_variable_says_where_the_data_are(command, csv_dir, tmp_path, small, monkeypatch):
     monkeypatch.setenv('DATA_PATH', str(csv_dir))
-    status, _, err = command(train_ad, '--run-dir', tmp_path / 'run', '--decoder', 'mlp', *small)
+    few = ['--n-train', '20', '--n-test', '20', '--decoder', 'mlp']
+    status, _, err = command(train_ad, '--run-dir', tmp_path / 'run', *small, *few)
     assert status == 0 and not err, err
     assert json.loads((tmp_path / 'run' / 'config.json').read_text())['data_path'] == str(csv_dir)
 
@@ -134,7 +135,6 @@ def test_a_table_of_what_fitting_buys(train, tmp_path):
     assert table[0]['negative_elbo'] == pytest.approx(results['test_negative_elbo'], rel=0.05)
 
 
-@pytest.mark.usefixtures('quick_classifier')
 @pytest.mark.parametrize(
     'module, decoder', [(train_ad, 'conv64'), (train_vad, 'groupnorm'), (train_vae, 'conv64')]
 )

@@ -5,6 +5,11 @@ import pytest
 import train_ae
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, quicken):
+    quicken(monkeypatch)
+
+
 @pytest.fixture(scope='session')
 def small():
     """Flags of a small run."""

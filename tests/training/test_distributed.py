@@ -27,6 +27,11 @@ ROOT = Path(train_vad.__file__).parent
 FLAGS = ['--latent-dim', '5', '--device', 'cpu', '--decoder', 'mlp', '--epochs', '2', '--batch-size', '10']
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, quicken):
+    quicken(monkeypatch)
+
+
 @pytest.fixture
 def processes(start_process, csv_dir):
     """processes(n, module, *arguments): the exit statuses of n processes that train one model, and what they
@@ -70,7 +75,7 @@ def test_any_number_of_processes_follows_the_same_curve(command, processes, csv_
 
 
 def test_an_interrupted_run_goes_on_with_another_number_of_processes(command, processes, csv_dir, tmp_path):
-    many = ['--epochs', '12', '--dist', 'exponential']
+    many = ['--epochs', '20', '--dist', 'exponential']
     whole, run, copy = (tmp_path / name for name in ('whole', 'run', 'copy'))
     flags = ['--data-path', csv_dir, *FLAGS, *many]
     status, _, err = command(train_vad, *flags, '--run-dir', whole)
