@@ -45,6 +45,7 @@ RESULTS = {
     'test_seconds',
     'device',
 }
+MLP = ['--encoder', 'mlp', '--decoder', 'mlp']
 LSTM = ['--dist', 'laplace', '--encoder', 'lstm', '--likelihood', 'bernoulli', '--decoder', 'conv6']
 
 
@@ -113,7 +114,7 @@ def test_images_of_ones_own(command, tmp_path, small, module):
 
 
 def test_codes_in_the_plane_have_a_grid(train, tmp_path):
-    status, _, err = train(train_vae, '--grid', '--latent-dim', '2')
+    status, _, err = train(train_vae, *MLP, '--grid', '--latent-dim', '2')
     assert status == 0, err
     assert plt.imread(tmp_path / 'run' / 'grid.png').shape[:2] == (20 * 28, 20 * 28)
 
@@ -125,7 +126,7 @@ def test_codes_that_are_not_in_the_plane_have_no_grid(train, tmp_path, one_line)
 
 
 def test_a_table_of_what_fitting_buys(train, tmp_path):
-    status, out, _ = train(train_vae)
+    status, out, _ = train(train_vae, *MLP)
     table = json.loads((tmp_path / 'run' / 'amortisation.json').read_text())
     results = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert status == 0 and f'{table[0]["negative_elbo"]:.2f}' in out
