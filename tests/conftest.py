@@ -2,6 +2,7 @@
 this process."""
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -24,7 +25,9 @@ if not torch.cuda.is_available():
 
 import torchvision  # noqa: E402
 from PIL import Image  # noqa: E402
+from threadpoolctl import threadpool_limits  # noqa: E402
 
+from evaluation import frechet  # noqa: E402
 from training.command import run_command  # noqa: E402
 from training.config import VADConfig  # noqa: E402
 from training.data import ImageDataset, read_digits  # noqa: E402
@@ -143,15 +146,60 @@ def command(capsys):
     return run
 
 
+@pytest.fixture
+def start_process(tmp_path):
+    """start_process(module, *arguments, **environment): a script's main() in a process of its own, a fork of
+    this one: it has imported everything already. Returns the process; .out() and .err() are its output."""
+    fork, started = multiprocessing.get_context('fork'), []
+
+    def main(module, arguments, environment, outputs):
+        for descriptor, path in enumerate(outputs, 1):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.stdout, sys.stderr = (open(i, 'w', buffering=1, closefd=False) for i in (1, 2))
+        os.environ.update(environment)
+        torch.set_num_threads(1)  # the threads of this process are not in the fork
+        with threadpool_limits(1):
+            sys.exit(run_main(module, arguments))
+
+    def start(module, *arguments, **environment):
+        outputs = [tmp_path / f'process{len(started)}.{name}' for name in ('out', 'err')]
+        for path in outputs:
+            path.touch()
+        process = fork.Process(target=main, args=(module, arguments, environment, outputs), daemon=True)
+        process.out, process.err = (path.read_text for path in outputs)
+        process.start()
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.join()
+
+
 @pytest.fixture(scope='session')
-def finished_run(tmp_path_factory, digits):
+def quicken():
+    """quicken(monkeypatch): Fréchet distances take a moment, and mean nothing."""
+    known = {}  # of its own: no other test gets these classifiers
+
+    def patch(monkeypatch):
+        for name, value in (('STEPS', 3), ('SAMPLES', 100), ('known', known)):
+            monkeypatch.setattr(frechet, name, value)
+
+    return patch
+
+
+@pytest.fixture(scope='session')
+def finished_run(tmp_path_factory, digits, quicken):
     """A finished VAD run, trained once; tests take copies of it, see run_dir."""
     import train_vad
 
     folder = tmp_path_factory.mktemp('finished')
     data = write_csv_dir(folder / 'data', digits)
     small = ['--dist', 'laplace', '--epochs', 2, '--latent-dim', 6, '--device', 'cpu']
-    assert run_main(train_vad, ['--data-path', data, '--run-dir', folder / 'run', *small]) == 0
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        quicken(monkeypatch)
+        assert run_main(train_vad, ['--data-path', data, '--run-dir', folder / 'run', *small]) == 0
     return folder / 'run'
 
 
@@ -159,8 +207,9 @@ def finished_run(tmp_path_factory, digits):
 def run_dir(finished_run, csv_dir, tmp_path):
     """A finished run of `train_vad.py --dist laplace --epochs 2 --latent-dim 6 --device cpu` on csv_dir."""
     shutil.copytree(finished_run, tmp_path / 'run')
-    path = tmp_path / 'run' / 'config.json'
-    path.write_text(json.dumps({**json.loads(path.read_text()), 'data_path': str(csv_dir)}))
+    for name, place in (('config.json', 'data_path'), ('config.json', 'data'), ('results.json', 'data')):
+        path = tmp_path / 'run' / name
+        path.write_text(json.dumps({**json.loads(path.read_text()), place: str(csv_dir)}))
     return tmp_path / 'run'
 
 

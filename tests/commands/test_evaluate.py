@@ -1,0 +1,141 @@
+"""Grading finished runs: what it says and leaves, and what cannot be graded."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+import evaluate
+
+
+def test_an_aligned_table_and_json(command, run_dir, tmp_path):
+    twin = tmp_path / 'a-much-longer-name'
+    shutil.copytree(run_dir, twin)
+    status, out, _ = command(evaluate, run_dir, twin, '--json', tmp_path / 'grades.json')
+    lines = out.splitlines()
+    assert status == 0 and len(lines) == 3
+    columns = [line.index('laplace') for line in lines[1:]]
+    assert columns[0] == columns[1] == lines[0].index('dist')
+    grades = json.loads((tmp_path / 'grades.json').read_text())
+    assert [g['run'] for g in grades] == [str(run_dir), str(twin)]
+    assert grades[0]['test_loss'] == grades[1]['test_loss']
+
+
+def test_samples_for_the_ruler(command, run_dir):
+    status, _, _ = command(evaluate, run_dir, '--samples', '7')
+    assert status == 0
+    for name in ('prior', 'mixture'):
+        samples = np.load(run_dir / f'samples_{name}.npy')
+        assert samples.shape == (7, 28, 28) and samples.dtype == np.uint8 and samples.max() > 0
+
+
+# ------------------------------------------------------------------------------------------- which data
+
+
+def test_grading_on_another_data_set_leaves_the_run_as_it_is(command, run_dir, tmp_path, contents):
+    before = contents(run_dir)
+    other = ['--dataset', 'digits', '--n-test', '30']
+    status, out, _ = command(evaluate, run_dir, *other, '--json', tmp_path / 'grades.json')
+    (grades,) = json.loads((tmp_path / 'grades.json').read_text())
+    assert status == 0 and 'digits' in out and contents(run_dir) == before
+    assert grades['dataset'] == 'digits' and grades['n_test'] == 30 and grades['knn_accuracy'] is None
+
+
+def test_grading_on_fewer_test_images_leaves_the_run_as_it_is(command, run_dir, contents):
+    before = contents(run_dir)
+    status, _, _ = command(evaluate, run_dir, '--n-test', '30')
+    assert status == 0 and contents(run_dir) == before
+
+
+def test_grading_with_other_training_images_leaves_the_run_as_it_is(
+    command, run_dir, csv_dir, tmp_path, contents
+):
+    other = shutil.copytree(csv_dir, tmp_path / 'other')  # the Fréchet distance's classifier learns from them
+    lines = (other / 'fashion-mnist_train.csv').read_text().splitlines()
+    (other / 'fashion-mnist_train.csv').write_text('\n'.join([lines[0], *lines[:0:-1]]) + '\n')
+    before = contents(run_dir)
+    status, _, err = command(evaluate, run_dir, '--data-path', other, '--json', tmp_path / 'grades.json')
+    (grades,) = json.loads((tmp_path / 'grades.json').read_text())
+    assert status == 0 and not err and contents(run_dir) == before
+    assert grades['frechet'] is grades['classes'] is None
+
+
+def test_a_run_is_graded_on_what_it_was_trained_from(command, run_dir, csv_dir, tmp_path, monkeypatch):
+    monkeypatch.setenv('DATA_PATH', str(tmp_path / 'elsewhere'))  # of other runs
+    status, _, err = command(evaluate, run_dir)
+    assert status == 0 and not err
+    csv_dir.rename(tmp_path / 'elsewhere')
+    status, _, err = command(evaluate, run_dir)
+    assert status == 0 and not err
+
+
+def test_images_of_another_shape_cannot_be_graded(command, run_dir, tmp_path, one_line):
+    np.save(tmp_path / 'images.npy', np.zeros((100, 12, 8), np.uint8))
+    status, _, err = command(evaluate, run_dir, '--dataset', 'npy', '--data-path', tmp_path / 'images.npy')
+    assert status == 2 and one_line(err) and 'expected images of shape (28, 28), got (12, 8)' in err
+
+
+def test_grading_without_the_data(command, run_dir, tmp_path, one_line):
+    status, _, err = command(evaluate, run_dir, '--data-path', tmp_path / 'none')
+    assert status == 2 and one_line(err) and 'name the folder with --data-path' in err
+
+
+# ------------------------------------------------------------------------------------------- which runs
+
+
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (lambda run: shutil.rmtree(run), 'does not exist; first run: python train_vad.py'),
+        (lambda run: (run / 'results.json').unlink(), 'an unfinished one; finish it with --resume'),
+        (lambda run: [path.unlink() for path in run.iterdir()], 'got none; first run'),
+        (lambda run: (run / 'checkpoint.pt').write_bytes(b'x'), 'expected a checkpoint in'),
+        (lambda run: (run / 'results.json').write_text('{'), 'expected a JSON object in'),
+        (lambda run: (run / 'config.json').write_text('[]'), 'expected a JSON object in'),
+    ],
+)
+def test_what_cannot_be_graded(command, run_dir, one_line, damage, message):
+    damage(run_dir)
+    status, _, err = command(evaluate, run_dir)
+    assert status == 2 and one_line(err) and message in err
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'stage': 'training'}, 'the checkpoint of an unfinished one'),
+        ({'model': {}}, 'does not fit this version of the program'),
+    ],
+)
+def test_checkpoints_that_cannot_be_graded(command, run_dir, change_checkpoint, one_line, changes, message):
+    change_checkpoint(run_dir, **changes)
+    status, _, err = command(evaluate, run_dir)
+    assert status == 2 and one_line(err) and message in err
+
+
+def test_what_can_be_graded_is_graded_beside_what_cannot(command, run_dir, tmp_path, one_line):
+    status, out, err = command(evaluate, tmp_path / 'none', run_dir)
+    assert status == 2 and one_line(err) and str(run_dir) in out
+
+
+def test_finished_runs_are_found_and_their_successors_settled(command, run_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = tmp_path / 'runs'
+    runs.mkdir()
+    for name in ('a.new', 'a.replaced', 'b', 'sweep/d02'):  # a was being replaced when the program died
+        shutil.copytree(run_dir, runs / name)
+    status, out, _ = command(evaluate)
+    found = [line.split()[0] for line in out.splitlines()[1:]]
+    assert status == 0 and found == ['runs/a', 'runs/b', 'runs/sweep/d02']
+
+
+def test_nothing_to_grade(command, tmp_path, monkeypatch, one_line):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = command(evaluate)
+    assert status == 2 and one_line(err) and 'first run: python train_vad.py' in err
+
+
+def test_json_in_a_folder_that_does_not_exist(command, run_dir, tmp_path, one_line):
+    status, _, err = command(evaluate, run_dir, '--json', tmp_path / 'no' / 'x.json')
+    assert status == 2 and one_line(err) and 'existing folder' in err

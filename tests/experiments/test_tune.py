@@ -1,0 +1,117 @@
+"""The search for an auto-encoder: it goes on where it stopped, and only training images decide."""
+
+import json
+import math
+import shutil
+import sys
+
+import pytest
+import torch
+
+import train_ae
+from training.checkpoints import read_metrics
+from training.config import AEConfig
+
+
+@pytest.fixture
+def tune():
+    pytest.importorskip('optuna')
+    from experiments import tune
+
+    return tune
+
+
+@pytest.fixture
+def search(command, csv_dir, tmp_path, small):
+    """search(n, folder, *arguments): `command` with a search of n trials in tmp_path / folder."""
+
+    def run(n, folder, *arguments):
+        places = ['--data-path', csv_dir, '--run-dir', tmp_path / folder]
+        return command(train_ae, *places, *small, '--tune', n, *arguments)
+
+    return run
+
+
+@pytest.fixture
+def impossible_third(tune, monkeypatch):
+    """The third trial's architecture does not fit the images."""
+    whole = tune.suggest
+
+    def suggest(trial):
+        chosen = whole(trial)
+        if len(tune.finished(trial.study)) == 2:
+            chosen['architecture']['convolutions'][0].update(kernel=6, padding=0)
+            chosen['architecture']['convolutions'] *= 9
+        return chosen
+
+    monkeypatch.setattr(tune, 'suggest', suggest)
+
+
+def best_of(folder):
+    return json.loads((folder / 'best.json').read_text())
+
+
+def test_tuning_goes_on_where_it_stopped(search, impossible_third, tmp_path, stop_at, ctrl_c):
+    status, out, err = search(3, 'whole')
+    assert status == 0 and not err, err
+    assert 'expected images that are large enough' in out
+
+    undo = stop_at(1, ctrl_c)
+    status, _, err = search(2, 'broken')
+    assert status == 130 and '0 trials are saved' in err
+    undo()
+    for n in (2, 3):
+        status, _, err = search(n, 'broken')
+        assert status == 0 and not err, err
+    folder = tmp_path / 'broken'
+    assert {path.name for path in folder.iterdir()} == {'study.db', 'best.json', 'best'}
+    best, undisturbed = best_of(folder), best_of(tmp_path / 'whole')
+    del best['trial'], undisturbed['trial']  # the interrupted one has a number too
+    assert best == undisturbed
+
+    results = json.loads((folder / 'best' / 'results.json').read_text())
+    for name in ('architecture', 'lr', 'batch_size', 'latent_dim', 'patience'):
+        assert results[name] == best[name]
+    losses = [line['validation_loss'] for line in read_metrics(folder / 'best')]
+    assert losses[results['best_epoch'] - 1] == best['held_out_loss']  # the same training again
+
+
+def test_a_study_goes_on_with_the_same_configuration_only(tune, search, one_line):
+    assert search(1, 'study')[0] == 0
+    for change, message in (
+        (['--epochs', '1'], 'epochs 2 (now 1)'),
+        (['--min-delta', '5'], 'min_delta 0.0 (now 5.0)'),
+        (['--n-test', '30'], 'from another configuration: n_test 40 (now 30), test_checksum'),
+    ):
+        status, _, err = search(2, 'study', *change)
+        assert status == 2 and one_line(err) and message in err
+
+
+def test_a_best_run_killed_before_its_configuration_was_written_is_made_again(tune, search, tmp_path):
+    assert search(1, 'study')[0] == 0
+    best = tmp_path / 'study' / 'best'
+    shutil.rmtree(best)
+    best.mkdir()
+    status, _, err = search(1, 'study')
+    assert status == 0 and not err and (best / 'results.json').exists()
+
+
+def test_a_broken_study_is_one_line(tune, search, tmp_path, one_line):
+    (tmp_path / 'study').mkdir()
+    (tmp_path / 'study' / 'study.db').write_bytes(b'no study of anything' * 100)
+    status, _, err = search(1, 'study')
+    assert status == 2 and one_line(err) and 'expected a study of Optuna in' in err
+
+
+def test_a_trial_is_judged_by_training_images_alone_and_leaves_no_folder(tune, digits, tmp_path):
+    data = dict(dataset='digits', shape=(28, 28))
+    config = AEConfig(latent_dim=3, epochs=4, batch_size=32, patience=1, **data)
+    loss, _ = tune.held_out_loss(config, digits[0], tmp_path / 'trial', torch.device('cpu'))
+    assert math.isfinite(loss) and not (tmp_path / 'trial').exists()
+
+
+def test_tuning_without_optuna(search, monkeypatch, one_line):
+    monkeypatch.setitem(sys.modules, 'optuna', None)  # as if not installed
+    monkeypatch.delitem(sys.modules, 'experiments.tune', raising=False)
+    status, _, err = search(2, 'study')
+    assert status == 2 and one_line(err) and 'pip install optuna' in err
