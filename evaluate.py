@@ -51,7 +51,7 @@ class Options:
         (), 'run folders; none: all under runs/', Path, positional=True, nargs='*', metavar='RUN'
     )
     data_path: str | None = data_path_flag(
-        None, 'where the run was trained from, or if that is gone the environment variable DATA_PATH'
+        'where the run was trained from, or if that is gone the environment variable DATA_PATH'
     )
     device: str | None = device_flag()
     dataset: str | None = flag(

@@ -1,11 +1,10 @@
-"""Our step and training against a plain program for the 7x7 report's system; one table, one JSON file, one
-plot.
+"""Our step and training against a plain program for the 7x7 report's system; a table, a JSON file, a plot.
 
-    python -m benchmarks.step --short         two minutes on a CPU: steps only, and our time to a test loss of
-    0.127 python -m benchmarks.step                 also a million images, and the plain program's time to
-    that loss python -m benchmarks.step --variants      only what was tried to make a step on the CPU faster
-    python -m benchmarks.step --processes 2   only images a second of two processes, a thread or a GPU each,
-    against one
+Usage:
+    python -m benchmarks.step --short         two minutes on a CPU: steps, and our time to a loss of 0.127
+    python -m benchmarks.step                 also a million images, and the plain program's time
+    python -m benchmarks.step --variants      only what was tried to make a step on the CPU faster
+    python -m benchmarks.step --processes 2   only images a second of two processes against one
 
 The plain program (plain.py) has a process of its own, whose memory is as PyTorch finds it; our commands set
 it up by training.command.keep_freed_memory. Steps are timed by turns, in one run, on the same device, in
@@ -219,7 +218,7 @@ def draw(curves: dict[str, Curve], file_name: Path):
 class Options:
     """Measure steps and time to a test loss, ours against a plain program for the 7x7 report's system."""
 
-    data_path: str = data_path_flag('dataset', 'the environment variable DATA_PATH, or dataset')
+    data_path: str | None = data_path_flag('the environment variable DATA_PATH, or dataset')
     device: str | None = device_flag()
     short: bool = flag(False, "without a million images and the plain program's time to the loss")
     variants: bool = flag(False, 'only variants of our step')

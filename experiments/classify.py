@@ -94,7 +94,7 @@ class Options:
 
     run: Path = flag(None, 'run folder', Path, positional=True, metavar='RUN')
     data_path: str | None = data_path_flag(
-        None, 'where the run was trained from, or if that is gone the environment variable DATA_PATH'
+        'where the run was trained from, or if that is gone the environment variable DATA_PATH'
     )
     device: str | None = device_flag()
 

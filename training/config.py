@@ -21,15 +21,14 @@ from training.errors import UserError
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
 
 
-def data_path_flag(default: str | None, where: str):
-    """--data-path. default: None: of a run that exists."""
-    given = os.environ.get('DATA_PATH') if default else None
-    described = f'{given}, by the environment variable DATA_PATH' if given else where
+def data_path_flag(default: str):
+    """--data-path. default: what is done without it, for --help; the value is None."""
+    given = os.environ.get('DATA_PATH')
     return flag(
-        given or default,
+        None,
         "folder of the data: the course's CSV files or torchvision's; data is downloaded into it if it has "
         'neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed (default: '
-        f'{described})',
+        f'{default}; DATA_PATH is {given or "not set"})',
         compare=False,
         metavar='DIR',
     )
@@ -65,7 +64,7 @@ class Config:
     min_delta: ClassVar[float] = 0.0
     cuda_graph: ClassVar[bool] = False
 
-    data_path: str = data_path_flag('dataset', 'the environment variable DATA_PATH, or dataset')
+    data_path: str | None = data_path_flag('the environment variable DATA_PATH, or dataset')
     device: str | None = device_flag()
     dataset: str | None = flag(
         None,

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import socket
 import sys
 import warnings
@@ -243,20 +244,25 @@ def read_digits():
     return (X[:1000], digits.target[:1000]), (X[1000:], digits.target[1000:])
 
 
+def default_data_path() -> str:
+    return os.environ.get('DATA_PATH') or 'dataset'
+
+
 def load_images(
-    data_path: str | Path,
+    data_path: str | Path | None,
     dataset: str | None = None,
     n_train: int | str | None = None,
     n_test: int | str | None = None,
 ) -> tuple[ImageDataset, ImageDataset]:
     """Training and test images.
 
-    data_path: a folder, or a .npy file of images (see read_npy).
+    data_path: a folder, or a .npy file of images (see read_npy); None: the environment variable DATA_PATH, or
+        the folder dataset.
     dataset: a name in DATASETS, never replaced; None: fashion-mnist, or digits if that cannot be had.
     n_train, n_test: how many images; None: 1,000 or what there is; 'all'.
     UserError: there are no such data, or they are broken.
     """
-    root = Path(data_path)
+    root = Path(data_path or default_data_path())
     if root.suffix == '.npy' or dataset == 'npy':
         if root.suffix != '.npy' or dataset not in (None, 'npy'):
             raise UserError(

@@ -26,7 +26,7 @@ from training.checkpoints import (
 )
 from training.command import pick_device
 from training.config import Config, check_same, config_from_dict
-from training.data import ImageDataset
+from training.data import ImageDataset, default_data_path
 from training.distributed import fail, is_main, launched, main_first
 from training.errors import NoSuchModel, UserError
 from training.randomness import GRADE, noise_key
@@ -271,7 +271,7 @@ def prepare_run(config: Config, device: torch.device, source: str) -> Run:
         print(f'no checkpoint in {folder} yet: starting from the beginning', file=sys.stderr)
     if is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        place = {'data': source, 'data_path': str(Path(config.data_path).resolve())}
+        place = {'data': source, 'data_path': str(Path(config.data_path or default_data_path()).resolve())}
         write_json(folder / 'config.json', {**config.to_dict(), **place})
     return Run(config, device, run_dir, folder, source, checkpoint)
 

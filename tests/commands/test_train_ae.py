@@ -3,10 +3,8 @@
 import json
 
 import pytest
-import torch
 
 import train_ae
-from evaluation.pictures import draw_codes
 
 
 def test_a_run_with_all_regularisers(train, tmp_path):
@@ -49,9 +47,3 @@ def test_bad_flags_get_one_line(command, csv_dir, tmp_path, one_line, arguments,
     status, out, err = command(train_ae, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *arguments)
     assert status == 2 and one_line(err) and message in err and not out
     assert not (tmp_path / 'run').exists()
-
-
-@pytest.mark.parametrize('images, codes', [(40, torch.full((40, 8), 0.5)), (1, torch.ones(1, 8))])
-def test_codes_that_are_all_equal_are_drawn(digits, tmp_path, images, codes):
-    draw_codes(digits[1].part(slice(images)), codes, tmp_path / 'codes.png')
-    assert (tmp_path / 'codes.png').exists()
