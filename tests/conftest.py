@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 from urllib.error import URLError
 
-if (
-    'PYTEST_XDIST_WORKER' in os.environ
-):  # one thread for each of several workers, before anything imports torch
-    os.environ['OMP_NUM_THREADS'] = '1'
+# Before anything imports torch: several workers share the cores, and a process with OpenMP threads cannot
+# fork.
+os.environ['OMP_NUM_THREADS'] = '1'
 
 import numpy as np
 import pytest

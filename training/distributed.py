@@ -1,9 +1,7 @@
-"""Training one model by several processes, as torchrun starts them. With one process every function is a
-no-op.
+"""Training one model by several processes, as torchrun starts them. With one process every function is a no-op.
 
 Each process owns a share of the images and of their latents. All processes draw the same order of images; of
-each batch a process takes the images that it owns. The decoder is replicated: DistributedDataParallel
-averages its gradient.
+each batch a process takes the images that it owns. The decoder is replicated, and its gradients are summed.
 """
 
 import os
@@ -146,3 +144,19 @@ def synchronise_batch_norm(model: nn.Module) -> nn.Module:
             )
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
+def sum_gradients(_, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    """The sum of a bucket of gradients over all processes, where DistributedDataParallel has their mean."""
+    future = dist.all_reduce(bucket.buffer(), async_op=True).get_future()
+    return future.then(lambda future: future.value()[0])
+
+
+def replicate(module: nn.Module) -> nn.Module:
+    """The module, with equal weights in all processes, and gradients that are the sum of theirs."""
+    if world_size() == 1:
+        return module
+    # The gradients as views of the buckets that are exchanged: no copies.
+    replica = nn.parallel.DistributedDataParallel(module, gradient_as_bucket_view=True)
+    replica.register_comm_hook(None, sum_gradients)
+    return replica

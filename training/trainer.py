@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from training.batches import Images, epoch_length
 from training.config import Config
 from training.cuda_graph import CUDAGraphStep, with_cuda_graph
-from training.distributed import all_reduce, any_process, fail, is_main, synchronise_batch_norm, world_size
+from training.distributed import all_reduce, any_process, fail, is_main, replicate, synchronise_batch_norm
 from training.errors import NotFinite
 from training.initialization import initialize_pixel_bias
 from training.objective import NegativeELBO, encode, mean_negative_elbo
@@ -77,9 +77,7 @@ class Trainer(BaseTrainer):
         super().__init__(model, images, config, terms=2)  # reconstruction and KL
         self.latents, self.validation = latents, validation
         initialize_pixel_bias(model, images)
-        self.objective = NegativeELBO(model, config)
-        if world_size() > 1:  # the gradient as views of the buckets that are exchanged: no copies
-            self.objective = nn.parallel.DistributedDataParallel(self.objective, gradient_as_bucket_view=True)
+        self.objective = replicate(NegativeELBO(model, config))
         self.run_update = with_cuda_graph(self.update, images, config)
         self.uses_graph = isinstance(self.run_update, CUDAGraphStep)
         self.adam = torch.optim.Adam(
@@ -110,7 +108,7 @@ class Trainer(BaseTrainer):
     def update(self, index: Tensor, step, lr, latent_lr, batch_size):
         """step, lr, latent_lr, batch_size: numbers, or 0-d tensors in a CUDA graph."""
         config = self.config
-        local_index, weight = self.images.local_index(index), world_size() / batch_size
+        local_index, weight = self.images.local_index(index), 1 / batch_size
         has_images = len(index) > 0
         if not has_images:  # the other processes wait for a gradient: that of any image, times 0
             local_index, weight = torch.zeros(1, dtype=torch.int64, device=self.images.device), 0.0
@@ -122,8 +120,7 @@ class Trainer(BaseTrainer):
             params = self.model.params(self.latents[local_index]).requires_grad_()  # [B, P, D], a leaf
         seed = noise_key(config.seed, TRAIN)
         reconstruction, kl = self.objective(params, x, seed=seed, step=step, index=index)  # [B] each, nats
-        # The mean over the batch, of which this process has a part. DistributedDataParallel averages the
-        # gradients of the processes, where their sum is wanted: hence the world size in `weight`.
+        # The mean over the batch, or this process's part of it: `replicate` adds up the processes' gradients.
         loss = (reconstruction + config.beta * kl).sum() * weight
         self.adam.zero_grad()
         loss.backward()
@@ -131,10 +128,9 @@ class Trainer(BaseTrainer):
             group['lr'] = lr
         self.adam.step()
         if self.latents is not None and has_images:
-            # The gradient is that of the mean, 1 / B of that of the image's own loss. Adam divides a gradient
-            # by its size: the factor does not matter.
+            # 1 / B of the gradient of the image's own loss. Adam divides a gradient by its size: no matter.
             self.latents_adam.step(local_index, params.grad.flatten(1), latent_lr)
-        terms = torch.stack([reconstruction.sum(), kl.sum()]).detach() * (weight / world_size())
+        terms = torch.stack([reconstruction.sum(), kl.sum()]).detach() * weight
         position = step % self.steps_per_epoch
         # Indexing by a tensor, or writing a number, would synchronise with the GPU.
         if torch.is_tensor(position):
