@@ -1,4 +1,4 @@
-"""Training one model by several processes, as torchrun starts them. With one process every function is a no-op.
+"""Training one model by several processes, as torchrun starts them. With one, every function is a no-op.
 
 Each process owns a share of the images and of their latents. All processes draw the same order of images; of
 each batch a process takes the images that it owns. The decoder is replicated, and its gradients are summed.
