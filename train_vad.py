@@ -42,6 +42,7 @@ def main():
             warm_start = fit_warm_start(images, latents, config.obs_std)  # linear, from images to latents
             latents = distributed.all_gather(latents[: images.n])  # [N, K], without the copies
             run.save_trained(model, latents=latents, warm_start=warm_start, labels=train_set.y)
+            del trainer, latents  # frees the latents of the copies, and Adam's state
         if not distributed.shutdown():  # the main process goes on alone
             return
 

@@ -311,7 +311,9 @@ def load_data(config):
     With several processes the main one goes first, and downloads what is not there. UserError: as in
     load_images.
     """
-    train_set, test_set = main_first(
-        lambda: load_images(config.data_path, config.dataset, config.n_train, config.n_test)
-    )
-    return config.with_data(train_set, test_set), train_set, test_set
+
+    def load():
+        train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
+        return config.with_data(train_set, test_set), train_set, test_set
+
+    return main_first(load)
