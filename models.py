@@ -234,8 +234,8 @@ def dcgan_networks(latent_dim: int, shape: tuple[int, ...]) -> tuple[nn.Module, 
     The grid is what is left of the images when they are halved until no side is above 8: 7 x 7 for 28 x 28.
     """
     channels, height, width = channels_first(shape)
-    # Widths: of the layers, the image's first.
-    widths, got = ([], f'got {shape[-2]} x {shape[-1]}; use --model linear')
+    got = f'got {shape[-2]} x {shape[-1]}; use --model linear'
+    widths = []  # channels of the layers, from the image inwards
     while max(height, width) > 8:
         if height % 2 or width % 2:
             raise ValueError(

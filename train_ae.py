@@ -42,12 +42,13 @@ def main():
 
 def train(config: AEConfig):
     """One run from its images to its report."""
-    device = distributed.start(config.device)
+    device = distributed.start(config.device, one_only=True)
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
     model = build_model(config).to(device)  # an encoder to codes [B, D], and a decoder
-    fit_set, validation_set = train_set, test_set  # whose loss is only drawn, and decides nothing
     if config.patience:  # early stopping: the loss of held-out training images decides when
         fit_set, validation_set = hold_out(train_set)
+    else:  # the loss of the test images is drawn, and decides nothing
+        fit_set, validation_set = train_set, test_set
 
     # A run can be resumed, and replaces an older one only when it is finished.
     with open_run(config, device, train_set) as run:
@@ -57,8 +58,10 @@ def train(config: AEConfig):
             images = Images(fit_set, device)  # and copies, shifted by a pixel
             trainer = Trainer(model, images, config, validation=Images(validation_set, device))
             fit(trainer, run.folder, run.checkpoint)  # encoder and decoder, on the squared error
-            parts = dict(latents=encode(model, images), labels=fit_set.y)
-            run.save_trained(model, **parts, best_epoch=trainer.early_stopping.best['epoch'])
+            best_epoch = trainer.early_stopping.best['epoch']
+            latents = encode(model, images)  # [N, D]
+            run.save_trained(model, latents=latents, labels=fit_set.y, best_epoch=best_epoch)
+            del trainer  # frees the state of its optimiser
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, D], by the encoder

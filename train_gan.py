@@ -22,7 +22,7 @@ from training import (
 
 def main():
     config = parse_flags(GANConfig)  # --help lists them
-    device = distributed.start(config.device)
+    device = distributed.start(config.device, one_only=True)
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
     model = build_model(config).to(device)  # a generator: z [B, D] to images, and a discriminator
 
@@ -34,6 +34,7 @@ def main():
             trainer = GANTrainer(model, Images(train_set, device), config)  # and copies, shifted by a pixel
             fit(trainer, run.folder, run.checkpoint)  # generator and discriminator, in turn
             run.save_trained(model, frames=trainer.frames)
+            del trainer  # frees the states of its optimisers
 
         trained = run.load_trained()
         results = grade_samples(trained, train_set, test_set)  # Fréchet distance, number of classes

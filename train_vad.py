@@ -35,15 +35,17 @@ def main():
             return
         if not run.is_trained:  # else only grades and pictures are missing
             images = Images(train_set, device, distributed.share(len(train_set)))  # and their shifted copies
-            latents = initialize_latents(model, images, config.obs_std)  # [5N, K], from principal components
+            latents = initialize_latents(model, images, config.obs_std)  # [5N, K], principal components
             trainer = Trainer(model, images, config, latents)
             fit(trainer, run.folder, run.checkpoint)  # decoder and latents, on the negative ELBO
             latents = refine_latents(model, latents, images, config)  # the decoder frozen
             warm_start = fit_warm_start(images, latents, config.obs_std)  # linear, from images to latents
-            latents = distributed.all_gather(latents[: images.n])  # [N, K], without the copies
+            latents = distributed.all_gather(latents[: images.n].clone())  # [N, K], without the copies
             run.save_trained(model, latents=latents, warm_start=warm_start, labels=train_set.y)
             del trainer, latents  # frees the latents of the copies, and Adam's state
-        if not distributed.shutdown():  # the main process goes on alone
+        is_main = distributed.is_main()
+        distributed.shutdown()
+        if not is_main:  # the main process goes on alone
             return
 
         trained = run.load_trained()

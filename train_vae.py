@@ -23,7 +23,7 @@ from training import (
 
 def main():
     config = parse_flags(VAEConfig)  # --help lists them
-    device = distributed.start(config.device)
+    device = distributed.start(config.device, one_only=True)
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
     model = build_model(config).to(device)  # an encoder, the family of the posteriors, a decoder
 
@@ -37,6 +37,7 @@ def main():
             trainer = Trainer(model, images, config, validation=validation)
             fit(trainer, run.folder, run.checkpoint)  # encoder and decoder, on the negative ELBO
             run.save_trained(model, latents=encode(model, images), labels=train_set.y)
+            del trainer  # frees the state of its optimiser
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, K], by the encoder

@@ -79,7 +79,7 @@ def make_trainer(train_set: ImageDataset, device: torch.device, **changes) -> Tr
 def our_step(trainer: Trainer) -> Step:
     """A function that does the next step, of epoch after epoch."""
     batch_size = trainer.config.batch_size
-    # Without the last, which may be smaller.
+    # The last batch of an epoch may be smaller, and is left out.
     batches = endless(lambda: trainer.images.epoch(0, 0, batch_size)[:-1])
 
     def step():
@@ -118,7 +118,7 @@ def variants(train_set: ImageDataset, device: torch.device, decoder: str) -> dic
         trainer.adam = torch.optim.Adam(trainer.model.parameters(), betas=(0.9, 0.99), foreach=True)
 
     threads, usual = torch.get_num_threads(), usual_step(train_set, device, decoder)
-    # Which does not call keep_freed_memory.
+    # This process does not call keep_freed_memory.
     process = start_process(usual_step, train_set, str(device), decoder)
 
     def one_thread():

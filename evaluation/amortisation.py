@@ -47,12 +47,12 @@ def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict]:
                 for draw in range(DRAWS)
             ]
             reconstruction, kl = np.mean(terms, 0).tolist()
-            elbo = reconstruction + kl
+            negative_elbo = reconstruction + kl
             table.append(
                 {
                     'passes': passes,
                     'start': start,
-                    'negative_elbo': elbo,
+                    'negative_elbo': negative_elbo,
                     'reconstruction': reconstruction,
                     'kl': kl,
                 }

@@ -97,7 +97,7 @@ def inception_features(network: nn.Module, images: Tensor) -> Tensor:
     return torch.cat([network(part.to(device)).cpu() for part in images.split(50)])
 
 
-class Given(nn.Identity):
+class Precomputed(nn.Identity):
     """Features that are computed already, as a network for torchmetrics."""
 
     def __init__(self, num_features: int):
@@ -109,7 +109,7 @@ def distance(a: Tensor, b: Tensor) -> float:
     """Squared Fréchet distance of features [N, F] and [M, F]; N and M at least 2."""
     from torchmetrics.image.fid import FrechetInceptionDistance  # here: two seconds to import
 
-    metric = FrechetInceptionDistance(feature=Given(a.shape[1]))
+    metric = FrechetInceptionDistance(feature=Precomputed(a.shape[1]))
     metric.update(a.double(), real=True)  # double: the covariances' product has eigenvalues near 0
     metric.update(b.double(), real=False)
     return float(metric.compute())

@@ -13,7 +13,7 @@ from training import PRIOR, ImageDataset, TrainedRun, noise_key, read_metrics
 
 TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
 SHOWN = 16  # images in a row of reconstructions
-STEPS = 10  # images along an interpolation, ends included
+INTERPOLATED = 10  # images along an interpolation, ends included
 GRID = 20  # codes along each side of the grid
 
 
@@ -161,8 +161,8 @@ def draw_amortisation(table: list[dict], file_name: Path):
     fig, ax = plt.subplots(figsize=(6, 3.5), layout='tight')
     for start in ('encoder', 'prior'):
         rows = [row for row in table if row['start'] == start]
-        elbo = [row['negative_elbo'] for row in rows]
-        ax.plot([row['passes'] for row in rows], elbo, marker='.', label=f'from the {start}')
+        negative_elbo = [row['negative_elbo'] for row in rows]
+        ax.plot([row['passes'] for row in rows], negative_elbo, marker='.', label=f'from the {start}')
     ax.set(xlabel='passes of fitting', ylabel='negative ELBO, nats an image', yscale='log')
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
@@ -209,9 +209,9 @@ def draw_pictures(
     def reconstruct(latents):
         return model.decode(model.mean(latents))
 
-    rows = []
-    for name, dataset, found in (('train', train_set, latents), ('test', test_set, test_latents)):
-        rows += [(name, dataset.X[:SHOWN]), ('decoded', reconstruct(found[:SHOWN]))]
+    groups, rows = (('train', train_set, latents), ('test', test_set, test_latents)), []
+    for name, dataset, their_latents in groups:
+        rows += [(name, dataset.X[:SHOWN]), ('decoded', reconstruct(their_latents[:SHOWN]))]
     save_rows(rows, folder / 'reconstructions.png', SHOWN)
 
     prior = 'the prior' if model.dist else 'N(0, 1)'
@@ -220,11 +220,11 @@ def draw_pictures(
 
     # Between posteriors, that is between rows of latents: log-scales are interpolated as well as locations.
     a, b = pick_pair(test_set, classes)
-    t = torch.linspace(0, 1, STEPS, device=latents.device)[:, None]
-    path = reconstruct(test_latents[a] + t * (test_latents[b] - test_latents[a]))  # [STEPS, *shape]
-    originals = torch.full((STEPS, *model.shape), 255.0)
+    t = torch.linspace(0, 1, INTERPOLATED, device=latents.device)[:, None]
+    path = reconstruct(test_latents[a] + t * (test_latents[b] - test_latents[a]))  # [INTERPOLATED, *shape]
+    originals = torch.full((INTERPOLATED, *model.shape), 255.0)
     originals[0], originals[-1] = test_set.X[a], test_set.X[b]
-    save_rows([('original', originals), ('decoded', path)], folder / 'interpolation.png', STEPS)
+    save_rows([('original', originals), ('decoded', path)], folder / 'interpolation.png', INTERPOLATED)
     save_gif(torch.cat([path, path.flip(0)[1:-1]]), folder / 'interpolation.gif')  # there and back
 
     if not model.dist:  # what an auto-decoder's codes mean, as in the 4x4 report
@@ -233,9 +233,9 @@ def draw_pictures(
         save_rows([('zeros, ones', reconstruct(ends)), *rows], folder / 'magnitudes.png', SHOWN)
     if model.dist and model.latent_dim == 2:
         draw_code_plane(model, folder / 'grid.png')
-    for name, dataset, found in (('train', train_set, latents), ('test', test_set, test_latents)):
+    for name, dataset, their_latents in groups:
         what = 'training' if name == 'train' else 'test'
-        codes = model.code(model.mean(found))
+        codes = model.code(model.mean(their_latents))
         plot_tsne(dataset, codes, folder / f'tsne_{name}.png', f't-SNE of the {what} latents')
     if model.encoder and not model.dist:
         draw_codes(test_set, model.mean(test_latents), folder / 'codes.png')
@@ -251,7 +251,7 @@ def draw_gan_pictures(folder: Path, trained: TrainedRun):
     # Every point along the arc is a draw from N(0, 1). On the straight line the middle would be too short for
     # one.
     a, b = model.sample_prior(2, seed=noise_key(trained.config.seed, PRIOR))
-    angle = torch.linspace(0, torch.pi / 2, STEPS, device=a.device)[:, None]
-    path = model.decode(torch.cos(angle) * a + torch.sin(angle) * b)  # [STEPS, *shape]
-    save_rows([('N(0, 1)', path)], folder / 'interpolation.png', STEPS)
+    angle = torch.linspace(0, torch.pi / 2, INTERPOLATED, device=a.device)[:, None]
+    path = model.decode(torch.cos(angle) * a + torch.sin(angle) * b)  # [INTERPOLATED, *shape]
+    save_rows([('N(0, 1)', path)], folder / 'interpolation.png', INTERPOLATED)
     save_gif(torch.cat([path, path.flip(0)[1:-1]]), folder / 'interpolation.gif')  # there and back

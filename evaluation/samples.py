@@ -36,7 +36,7 @@ def sample_mixture(trained: TrainedRun, n: int) -> Tensor:
         mixture = GaussianMixture(components, reg_covar=1e-3, max_iter=50, random_state=seed)
         mixture.fit(codes[:MIXTURE_CODES])
     draws = torch.as_tensor(mixture.sample(n)[0], dtype=torch.float32, device=latents.device)
-    # They come sorted by component.
+    # The mixture's draws come sorted by component.
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     draws = draws[shuffled.to(latents.device)]
     return torch.cat([255 * model.render(part) for part in draws.split(CHUNK)])

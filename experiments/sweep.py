@@ -38,7 +38,7 @@ def pca_losses(train_set: ImageDataset, test_set: ImageDataset, sizes: list[int]
     return losses
 
 
-def draw_losses(rows: list[dict], file_name: Path):
+def draw_sweep(rows: list[dict], file_name: Path):
     """rows: those of sweep.json."""
     fig, ax = plt.subplots(figsize=(7, 5))
     labels = {'pca_loss': 'PCA', 'test_loss': 'auto-encoder', 'train_loss': 'auto-encoder, training images'}
@@ -61,15 +61,17 @@ def sweep(config: AEConfig, train: Callable[[AEConfig], None]):
     earlier = [path.parent.name[1:] for path in folder.glob('d[0-9]*/results.json')]
     sizes = sorted({*config.sweep, *(int(name) for name in earlier if name.isdecimal())})
     rows = []
-    for size, loss in zip(sizes, pca_losses(train_set, test_set, sizes)):
+    for size in sizes:
         run_dir = folder / f'd{size:02d}'
         resume = config.resume and run_dir.exists() or is_finished(run_dir)
         train(config.replace(latent_dim=size, run_dir=run_dir, resume=resume))
         results = read_json(run_dir / 'results.json')
-        rows.append({name: results[name] for name in RESULTS} | {'pca_loss': loss})
+        rows.append({name: results[name] for name in RESULTS})
         tsne = run_dir / 'tsne_test.png'
         write_atomically(folder / f'tsne_d{size:02d}.png', lambda path, tsne=tsne: shutil.copy(tsne, path))
-    draw_losses(rows, folder / 'sweep.png')
+    for row, loss in zip(rows, pca_losses(train_set, test_set, sizes)):
+        row['pca_loss'] = loss
+    draw_sweep(rows, folder / 'sweep.png')
     write_json(folder / 'sweep.json', {'seed': config.seed, 'sizes': rows})
     print()
     columns = ['latent_dim', 'train_loss', 'test_loss', 'pca_loss', 'knn_accuracy', 'train_seconds']

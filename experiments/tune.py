@@ -101,8 +101,9 @@ def open_study(folder: Path, config: AEConfig) -> optuna.Study:
     try:
         storage = f'sqlite:///{folder / "study.db"}'
         study = optuna.create_study(storage=storage, study_name='tune', load_if_exists=True)
-        if 'config' in study.user_attrs:
-            check_same(study.user_attrs['config'], json.loads(json.dumps(common)), folder)
+        common = json.loads(json.dumps(common))  # as it comes back from the study
+        saved = study.user_attrs['config'] if 'config' in study.user_attrs else {}
+        check_same(common | saved, common, folder)  # what an older program did not save is taken as equal
         study.set_user_attr('config', common)
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
@@ -185,9 +186,9 @@ def run_again(
     new = successor_of(run_dir)
     for unfinished in (new, run_dir):
         if (unfinished / 'config.json').exists() and not is_finished(unfinished):
-            if read_json(unfinished / 'config.json')['trial'] != best.number:
+            if read_json(unfinished / 'config.json').get('trial') != best.number:
                 shutil.rmtree(unfinished)
     begun = (new if new.exists() else run_dir) / 'config.json'
-    resume = begun.exists() and read_json(begun)['trial'] == best.number
+    resume = begun.exists() and read_json(begun).get('trial') == best.number
     chosen = best.user_attrs['config']
     train(config.replace(**chosen, trial=best.number, run_dir=run_dir, resume=resume, tune=0))

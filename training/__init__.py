@@ -3,8 +3,8 @@
     from training import load_run
     run = load_run('runs/vad-laplace')  # .config, .model, .latents [N, K], .labels
 
-Read batches.py, objective.py, trainer.py and loop.py for what happens in a run; they call the rest. What
-other folders use is imported here, in the order in which a run needs it.
+Read batches.py, objective.py, trainer.py and loop.py for what happens in a run; they call the rest. Most of
+what other folders use is imported here.
 """
 
 from training.command import flag, parse_flags, pick_device, run_command, whole_number

@@ -78,7 +78,7 @@ class Images:
         """The batches of an epoch: of each the indices of this process's images, int64 [B], and the size of
         the whole."""
         batches = epoch_order(self.total, seed, epoch).split(batch_size)
-        places = [index % self.total - self.first for index in batches]
-        own = [index[(0 <= place) & (place < self.n)] for index, place in zip(batches, places)]
+        images = [index % self.total - self.first for index in batches]  # where this process would have them
+        own = [index[(0 <= image) & (image < self.n)] for index, image in zip(batches, images)]
         on_device = torch.cat(own).to(self.device).split([len(index) for index in own])  # one transfer
         return list(zip(on_device, map(len, batches)))

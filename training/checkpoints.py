@@ -91,9 +91,9 @@ def load_checkpoint(path: Path, device: torch.device | str = 'cpu') -> dict:
 def save_shared_checkpoint(path: Path, state: dict, n: int):
     """Write a checkpoint of all processes.
 
-    state['shares']: what differs between them, tensors [C, m, ...] of [C, n, ...]. Of several processes they
-    go to a folder beside the checkpoint, which names it: after a crash in between the old checkpoint is still
-    whole. UserError: the disk is full, or another reason that it cannot be written.
+    state['shares']: what differs between them, of each tensor [C, n, ...] this process's part [C, m, ...]. Of
+    several processes they go to a folder beside the checkpoint, which names it: after a crash in between the
+    old checkpoint is still whole. UserError: the disk is full, or another reason that it cannot be written.
     """
     if world_size() > 1:
         from training import shards  # here: its imports from PyTorch take two seconds
@@ -106,7 +106,7 @@ def save_shared_checkpoint(path: Path, state: dict, n: int):
         state = {**state, 'shares': folder.name}
     if is_main():
         save_checkpoint(path, state)
-        remove_shares(path, keep=state.get('shares'))
+        remove_shares(path, keep=state['shares'] if world_size() > 1 else None)
 
 
 def load_shares(path: Path, saved: dict[str, Tensor] | str, shares: dict[str, Tensor], images: Images):

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 
+import matplotlib
 import torch
 
 from training.errors import UserError
@@ -111,7 +112,7 @@ def parse_flags(options_class: type):
         elif field.default is False:
             options |= dict(action='store_true')
             options.pop('type')
-        # A flag that is not given is not in the result: the dataclass has its default.
+        # argparse gets a default only to show it in --help; all others come from the dataclass.
         has_default = field.default and '(default: ' not in options['help']
         target.add_argument(name, default=field.default if has_default else argparse.SUPPRESS, **options)
     return options_class(**vars(parser.parse_args()))
@@ -123,7 +124,7 @@ def parse_flags(options_class: type):
 def run_command(main: Callable[[], None]):
     """Run a script's main(). What the user can mend is one line on standard error, and exit status 2."""
     keep_freed_memory()
-    os.environ.setdefault('MPLBACKEND', 'Agg')  # matplotlib: pictures go to files, and need no display
+    matplotlib.use('Agg')  # pictures go to files: no window, no display needed
     try:
         main()
     except (UserError, OSError) as error:  # OSError: no permission, say; its message names the file

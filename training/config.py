@@ -1,15 +1,15 @@
 """The configuration of a run: one frozen dataclass for each system.
 
 It is made from the command line (training/command.py), saved to config.json and the checkpoint, and read from
-there. A feature that is off has the value 0 or False. None means that the value follows from something else:
-the data, the decoder, the machine.
+there. A feature that is off has the value 0 or False. None means that the value follows from something else
+(the data, the decoder, the machine), or, of `architecture` and `trial`, that there is none.
 """
 
 import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import kernels
 import networks
@@ -21,20 +21,20 @@ from training.errors import UserError
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
 
 
-def data_path_flag(default: str):
+def data_path_flag(default: str) -> Any:
     """--data-path. default: what is done without it, for --help; the value is None."""
-    given = os.environ.get('DATA_PATH')
+    given = os.environ.get('DATA_PATH', 'not set').replace('%', '%%')  # argparse formats the help by %
     return flag(
         None,
         "folder of the data: the course's CSV files or torchvision's; data is downloaded into it if it has "
         'neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed (default: '
-        f'{default}; DATA_PATH is {given or "not set"})',
+        f'{default}; DATA_PATH is {given})',
         compare=False,
         metavar='DIR',
     )
 
 
-def device_flag():
+def device_flag() -> Any:
     return flag(None, 'cpu, cuda or cuda:N (default: cuda if there is one)', compare=False)
 
 
@@ -86,7 +86,7 @@ class Config:
     seed: int = flag(0, 'weights, order of the images and noise follow from it (default: 0)', seed)
     run_dir: Path | None = flag(
         None,
-        'where the run goes (default: runs/<system>-<dist>, or runs/<system>)',
+        'where the run goes (default: runs/<system>-<dist>, runs/<system>, or runs/gan-<model>)',
         Path,
         compare=False,
         metavar='DIR',
@@ -138,7 +138,7 @@ def parse_classes(wanted: tuple[str, str], names: list[str]) -> tuple[int, int]:
     """Class numbers for the two names or numbers of --interpolate. UserError: they name no two classes."""
     lower = [name.lower() for name in names]
     chosen = []
-    for word in map(str, wanted):
+    for word in map(str, wanted):  # with_data has made numbers of them
         if word.lower() in lower:
             chosen.append(lower.index(word.lower()))
         elif word.isdecimal() and int(word) < len(names):
@@ -178,7 +178,7 @@ class LatentConfig(Config):
         'and conv64 (for 3 x 64 x 64) of the GAN report, conv6 of the LSTM report',
         choices=list(networks.DECODERS),
     )
-    interpolate: tuple[str, str] | None = flag(
+    interpolate: tuple[str | int, str | int] | None = flag(
         None,
         'classes of the two test images of interpolation.png, names or numbers (default: trouser dress, '
         'classes 1 and 3)',
@@ -348,4 +348,4 @@ def config_from_dict(values: dict) -> Config:
     config_class = SYSTEMS[values['system']]
     fields = {field.name for field in dataclasses.fields(config_class) if field.compare}
     known = {name: value for name, value in values.items() if name in fields}
-    return config_class(**{**known, 'shape': tuple(known['shape'])})
+    return config_class(**{**known, 'shape': tuple(known.get('shape', networks.SHAPE))})

@@ -21,9 +21,10 @@ from training.errors import UserError
 DATASETS = {
     'fashion-mnist': 'T-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot'.split(','),
     'mnist': list('0123456789'),
-    'imagenette': 'tench,springer,cassette player,chain saw,church,French horn,garbage truck,gas pump,golf '
-    'ball,'
-    'parachute'.split(','),
+    'imagenette': [
+        *('tench', 'springer', 'cassette player', 'chain saw', 'church', 'French horn'),
+        *('garbage truck', 'gas pump', 'golf ball', 'parachute'),
+    ],
     'digits': list('0123456789'),
     'npy': ['unlabelled'],
 }

@@ -7,7 +7,7 @@ each batch a process takes the images that it owns. The decoder is replicated, a
 import os
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -35,25 +35,31 @@ def launched() -> int:
     return int(os.environ.get('WORLD_SIZE', 1))
 
 
-def start(device_name: str | None) -> torch.device:
+def start(device_name: str | None, one_only: bool = False) -> torch.device:
     """Join the other processes, if torchrun launched several. Returns the device of this process.
 
-    device_name: as --device. UserError: there is no such device here.
+    device_name: as --device. one_only: the system cannot be trained by several processes. UserError: there
+    are several, or there is no such device here.
     """
     device = pick_device(device_name)
     if launched() > 1 and not dist.is_initialized():
         if device.type == 'cuda':
             torch.cuda.set_device(device)  # NCCL works on the current device, else GPU 0 for all processes
         dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
+    if launched() > 1 and one_only:
+        fail(
+            UserError(
+                f'expected train_ad.py or train_vad.py with several processes, got {launched()} of them for '
+                f'a system without a table of latents; start it with python'
+            )
+        )
     return device
 
 
-def shutdown() -> bool:
-    """Leave the group of processes. Returns whether this is the main process, which goes on alone."""
-    main = is_main()
+def shutdown():
+    """Leave the group of processes."""
     if world_size() > 1:
         dist.destroy_process_group()
-    return main
 
 
 def share(n: int) -> slice:
@@ -111,7 +117,7 @@ def barrier():
             sys.exit(2)
 
 
-def main_first(work: Callable):
+def main_first(work: Callable[[], Any]) -> Any:
     """work() in the main process, then in the others, which find the files that it made. Returns the result
     of work.
 

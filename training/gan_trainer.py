@@ -94,7 +94,7 @@ class GANTrainer(BaseTrainer):
 
     @torch.no_grad()
     def end_epoch(self, epoch: int, means: list[float]) -> dict[str, float]:
-        """The epoch's line of metrics.jsonl, without its seconds. Every so many epochs a frame of samples.gif
+        """The epoch's line of metrics.jsonl, without seconds. Every so many epochs a frame of samples.gif
         is kept."""
         if epoch % math.ceil(self.config.epochs / FRAMES) == 0:
             # Batch normalisation by its running statistics: an image does not depend on the others.

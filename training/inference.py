@@ -36,19 +36,19 @@ def fit_latents(
     batches = torch.arange(len(latents), device=latents.device).split(INFER_BATCH)
     seed = noise_key(config.seed, use)
 
-    def step(local_index, number, rate):
+    def step(local_index, pass_number, rate):
         params = model.params(latents[local_index]).requires_grad_()  # [B, P, D], a leaf
         index = images.first + local_index
-        reconstruction, kl = objective(params, images[local_index], seed=seed, step=number, index=index)
+        reconstruction, kl = objective(params, images[local_index], seed=seed, step=pass_number, index=index)
         # The sum: each image descends its own loss, whatever the batch. Only params have a gradient.
         (gradient,) = torch.autograd.grad((reconstruction + config.beta * kl).sum(), params)
         adam.step(local_index, gradient.flatten(1), rate)
 
     step = with_cuda_graph(step, images, config)
     with tqdm(total=passes * len(batches), desc=label, disable=None, leave=False) as progress:
-        for number in range(passes):
+        for pass_number in range(passes):
             for local_index in batches:
-                step(local_index, number, lr * one_cycle(number, passes, warm_up=0.05))
+                step(local_index, pass_number, lr * one_cycle(pass_number, passes, warm_up=0.05))
                 progress.update()
     if not torch.isfinite(latents).all():
         raise NotFinite(

@@ -79,7 +79,7 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
                 if stop:
                     break
             means = trainer.check_finite()
-            trainer.check_weights(index)
+            trainer.check_weights(index)  # on the last batch
             if trainer.step_number % trainer.steps_per_epoch == 0:
                 stop = any_process(interrupt.raised)
                 line = trainer.end_epoch(epoch + 1, means)

@@ -2,10 +2,10 @@
 
     |x - decode(z)|^2 / (2 obs_std^2) + beta * KL(q(z) || p(z)),        z ~ q(z; latents of x)
 
-with pixels x in 0-1, so that beta = 1 is a true negative ELBO for a Gaussian likelihood of standard deviation
-obs_std (up to a constant). With a Bernoulli likelihood the first term is the binary cross-entropy. (Kingma
-and Welling, "Auto-encoding variational Bayes", 2014; without an encoder: Zadeh et al., "Variational
-auto-decoder", 2019.)
+with pixels in 0-1, those of decode(z) too, so that beta = 1 is a true negative ELBO for a Gaussian likelihood
+of standard deviation obs_std (up to a constant). With a Bernoulli likelihood the first term is the binary
+cross-entropy. (Kingma and Welling, "Auto-encoding variational Bayes", 2014; without an encoder: Zadeh et al.,
+"Variational auto-decoder", 2019.)
 """
 
 import torch
@@ -19,13 +19,15 @@ CHUNK = 1000  # images whose loss is computed at once where no gradient is wante
 
 
 class NegativeELBO(nn.Module):
-    """Its two terms; a module, so that DistributedDataParallel can wrap it."""
+    """The two terms of the negative ELBO, as a module that DistributedDataParallel can wrap."""
 
     def __init__(self, model: nn.Module, config: Config):
         super().__init__()
         self.model, self.config = model, config
 
-    def forward(self, params: Tensor, x: Tensor, *, seed: int, step: int | Tensor, index: Tensor):
+    def forward(
+        self, params: Tensor, x: Tensor, *, seed: int, step: int | Tensor, index: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """params [B, P, D], images x [B, 28, 28] in 0-1 -> reconstruction [B] and KL [B], in nats.
 
         seed, step, index (int64 [B]): what the noise is a function of.
@@ -52,8 +54,8 @@ def mean_negative_elbo(
 
 
 @torch.no_grad()
-def encode(model: nn.Module, images: Images, index: Tensor | None = None) -> Tensor:
+def encode(model: nn.Module, images: Images, local_index: Tensor | None = None) -> Tensor:
     """The encoder's latents [B, K] of images with local indices int64 [B]; None: all, without copies."""
     model.eval()
-    index = images.own() if index is None else index
-    return torch.cat([model.encoder(images[i]) for i in index.split(CHUNK)])
+    local_index = images.own() if local_index is None else local_index
+    return torch.cat([model.encoder(images[i]) for i in local_index.split(CHUNK)])

@@ -91,7 +91,8 @@ def load_trained(path: Path, device: torch.device) -> TrainedRun:
         )
     try:
         config = config_from_dict(state['config'])
-        model = build_model(config).to(device)
+        with torch.random.fork_rng(devices=[]):  # new weights do not change the caller's random numbers
+            model = build_model(config).to(device)
         model.load_state_dict(state['model'])
     except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
         raise misfit(error) from None
@@ -219,6 +220,7 @@ class Run:
 
     def load_trained(self) -> TrainedRun:
         """What save_trained wrote."""
+        self.checkpoint = None  # frees what was loaded to resume from
         return load_trained(self.folder / 'checkpoint.pt', self.device)
 
     def finish(self, results: dict):
@@ -241,11 +243,6 @@ def load_resumable(config: Config, folder: Path, device: torch.device | str = 'c
 
 def prepare_run(config: Config, device: torch.device, source: str) -> Run:
     """The run of a configuration, its folder made and config.json in it. UserError: see open_run."""
-    if launched() > 1 and config.system not in ('ad', 'vad'):
-        raise UserError(
-            f'expected train_ad.py or train_vad.py with several processes, got {launched()} of them for a '
-            f'system without a table of latents; start it with python'
-        )
     if config.cuda_graph and (device.type != 'cuda' or config.dropout or config.prune):
         raise UserError(
             f'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, got device {device.type}; '
@@ -287,6 +284,8 @@ def open_run(config: Config, device: torch.device, train_set: ImageDataset) -> I
     try:
         yield run
     except KeyboardInterrupt:
+        if not run.folder.exists():  # the run is finished, and in its place
+            raise
         if not is_main():
             sys.exit(130)
         has_checkpoint = (run.folder / 'checkpoint.pt').exists()

@@ -38,11 +38,11 @@ class BaseTrainer:
 
     def check_finite(self) -> list[float]:
         """Means of what the steps of this epoch gave so far. NotFinite: names the first bad step."""
-        done = (self.step_number - 1) % self.steps_per_epoch + 1
-        history = all_reduce(self.history[:done].clone()).cpu()  # [done, terms]
+        steps = (self.step_number - 1) % self.steps_per_epoch + 1  # of this epoch
+        history = all_reduce(self.history[:steps].clone()).cpu()  # [steps, terms]
         bad = (~torch.isfinite(history).all(1)).nonzero()
         if len(bad):
-            fail(self.not_finite(self.step_number - done + int(bad[0])))
+            fail(self.not_finite(self.step_number - steps + int(bad[0])))
         return history.mean(0).tolist()
 
     def not_finite(self, step: int) -> NotFinite:
@@ -73,7 +73,7 @@ class Trainer(BaseTrainer):
 
         validation: images whose loss is measured after every epoch, for a model with an encoder.
         """
-        model = synchronise_batch_norm(model)
+        model = synchronise_batch_norm(model)  # in place
         super().__init__(model, images, config, terms=2)  # reconstruction and KL
         self.latents, self.validation = latents, validation
         initialize_pixel_bias(model, images)
@@ -106,7 +106,10 @@ class Trainer(BaseTrainer):
         self.step_number += 1
 
     def update(self, index: Tensor, step, lr, latent_lr, batch_size):
-        """step, lr, latent_lr, batch_size: numbers, or 0-d tensors in a CUDA graph."""
+        """Forward, backward, and a step of both optimisers, on this process's part of a batch.
+
+        step, lr, latent_lr, batch_size: numbers, or 0-d tensors in a CUDA graph.
+        """
         config = self.config
         local_index, weight = self.images.local_index(index), 1 / batch_size
         has_images = len(index) > 0
@@ -128,8 +131,8 @@ class Trainer(BaseTrainer):
             group['lr'] = lr
         self.adam.step()
         if self.latents is not None and has_images:
-            # 1 / B of the gradient of the image's own loss. Adam divides a gradient by its size: no matter.
-            self.latents_adam.step(local_index, params.grad.flatten(1), latent_lr)
+            # Each image's latents descend its own loss: the mean's gradient, times B, whatever the batch.
+            self.latents_adam.step(local_index, params.grad.flatten(1) * batch_size, latent_lr)
         terms = torch.stack([reconstruction.sum(), kl.sum()]).detach() * weight
         position = step % self.steps_per_epoch
         # Indexing by a tensor, or writing a number, would synchronise with the GPU.
@@ -139,14 +142,14 @@ class Trainer(BaseTrainer):
             self.history[position] = terms
 
     def end_epoch(self, epoch: int, means: list[float]) -> dict[str, float]:
-        """The epoch's line of metrics.jsonl, less its seconds. means: of its steps' reconstruction and KL."""
+        """The epoch's line of metrics.jsonl, without seconds. means: of its steps' reconstruction and KL."""
         reconstruction, kl = means
         loss = reconstruction + self.config.beta * kl
         line = {'epoch': epoch, 'loss': loss, 'reconstruction': reconstruction, 'kl': kl}
         if self.validation:
             line.update(validate(self.model, self.validation, self.config))
             self.model.train()
-        pruned = self.step_number > self.pruning_step  # before that the best epoch would have all weights
+        pruned = self.step_number > self.pruning_step  # an earlier epoch, not pruned, cannot be the best
         if self.config.patience and (pruned or not self.config.prune):
             self.early_stopping.update(epoch, line['validation_loss'], self.model)
         return line

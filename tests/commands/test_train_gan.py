@@ -11,7 +11,7 @@ from PIL import Image
 import evaluate
 import models
 import train_gan
-from evaluation.pictures import STEPS
+from evaluation.pictures import INTERPOLATED
 from training.checkpoints import load_checkpoint, read_metrics
 from training.gan_trainer import DRAWS, TERMS, GANTrainer
 from training.randomness import PRIOR, noise_key
@@ -54,7 +54,7 @@ def test_a_run_from_start_to_report(command, flags, tmp_path, monkeypatch, kind)
     report = (folder / 'report.html').read_text()
     assert report.count('data:image/png;base64') == 3 and report.count('data:image/gif;base64') == 2
     assert Image.open(folder / 'samples.gif').n_frames == 3
-    assert Image.open(folder / 'interpolation.gif').n_frames == 2 * STEPS - 2
+    assert Image.open(folder / 'interpolation.gif').n_frames == 2 * INTERPOLATED - 2
 
     trained = load_run(folder)  # whose draws are those of the last frame
     assert trained.frames.shape == (3, DRAWS, 28, 28)
