@@ -8,6 +8,7 @@ Usage:
 """
 
 from evaluation import draw_losses, draw_pictures, evaluate, finish_run
+from experiments.sweep import sweep
 from training import (
     AEConfig,
     Images,
@@ -29,11 +30,9 @@ from training import (
 def main():
     config = parse_flags(AEConfig)  # --help lists them
     if config.sweep:
-        from experiments.sweep import sweep
-
         sweep(config, train)
     elif config.tune:
-        from experiments.tune import tune
+        from experiments.tune import tune  # here: it needs Optuna
 
         tune(config, train)
     else:
@@ -45,10 +44,8 @@ def train(config: AEConfig):
     device = distributed.start(config.device, one_only=True)
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
     model = build_model(config).to(device)  # an encoder to codes [B, D], and a decoder
-    if config.patience:  # early stopping: the loss of held-out training images decides when
-        fit_set, validation_set = hold_out(train_set)
-    else:  # the loss of the test images is drawn, and decides nothing
-        fit_set, validation_set = train_set, test_set
+    # With early stopping the loss of held-out images decides; without it that of the test images is drawn.
+    fit_set, validation_set = hold_out(train_set) if config.patience else (train_set, test_set)
 
     # A run can be resumed, and replaces an older one only when it is finished.
     with open_run(config, device, train_set) as run:
@@ -58,9 +55,8 @@ def train(config: AEConfig):
             images = Images(fit_set, device)  # and copies, shifted by a pixel
             trainer = Trainer(model, images, config, validation=Images(validation_set, device))
             fit(trainer, run.folder, run.checkpoint)  # encoder and decoder, on the squared error
-            best_epoch = trainer.early_stopping.best['epoch']
             latents = encode(model, images)  # [N, D]
-            run.save_trained(model, latents=latents, labels=fit_set.y, best_epoch=best_epoch)
+            run.save_trained(model, latents=latents, labels=fit_set.y, best_epoch=trainer.best_epoch)
             del trainer  # frees the state of its optimiser
 
         trained = run.load_trained()

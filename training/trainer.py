@@ -161,6 +161,11 @@ class Trainer(BaseTrainer):
     def done(self) -> bool:
         return super().done() or self.early_stopping.should_stop(self.step_number // self.steps_per_epoch)
 
+    @property
+    def best_epoch(self) -> int:
+        """The epoch whose weights early stopping kept; 0: none."""
+        return self.early_stopping.best['epoch']
+
     def finish(self):
         self.early_stopping.restore(self.model)
         make_pruning_permanent(self.model)
