@@ -11,6 +11,7 @@ the tests read these tables. The reports whose networks these are: docs/document
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ def channels_first(shape: tuple[int, ...]) -> tuple[int, ...]:
     return (1, *shape) if len(shape) == 2 else tuple(shape)
 
 
-def choose(table: dict, what: str, name: str):
+def choose(table: dict, what: str, name: str) -> Any:
     """table[name]. ValueError: there is no such name."""
     if name not in table:
         raise ValueError(f'expected {what} to be one of {", ".join(table)}, got {name!r}')

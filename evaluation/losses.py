@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from training import ImageDataset
@@ -23,7 +23,14 @@ def reconstruction_loss(x: Tensor, x_rec: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x - x_rec) / x.numel()
 
 
-def evaluate_model(model, test_dl: DataLoader, opt, latents: Tensor, epochs: int, device) -> float:
+def evaluate_model(
+    model: nn.Module,
+    test_dl: DataLoader,
+    opt: torch.optim.Optimizer | None,
+    latents: Tensor,
+    epochs: int,
+    device: torch.device | str,
+) -> float:
     """The course's grade: fit latents for `epochs` passes over test_dl by opt, then the mean loss over
     batches.
 
@@ -44,7 +51,7 @@ def evaluate_model(model, test_dl: DataLoader, opt, latents: Tensor, epochs: int
     return float(np.mean(losses))
 
 
-def course_loss(model, dataset: ImageDataset, latents: Tensor) -> float:
+def course_loss(model: nn.Module, dataset: ImageDataset, latents: Tensor) -> float:
     """reconstruction_loss of latents [N, K] as the course's evaluate_model returns it, in batches of 64."""
     model.calls = 0  # a variational model samples: the same samples at each grading
     loader = DataLoader(dataset, batch_size=BATCH_SIZE)
@@ -62,6 +69,6 @@ class AtMean(torch.nn.Module):
         return self.model.decode(self.model.mean(latents))
 
 
-def mean_loss(model, dataset: ImageDataset, latents: Tensor) -> float:
+def mean_loss(model: nn.Module, dataset: ImageDataset, latents: Tensor) -> float:
     """course_loss at the posterior means instead of samples."""
     return course_loss(AtMean(model), dataset, latents)

@@ -10,7 +10,7 @@ what other folders use is imported here.
 from training.command import flag, parse_flags, pick_device, run_command, whole_number
 from training.errors import NoSuchModel, NotFinite, UserError
 from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig, data_path_flag, device_flag
-from training.data import DATASETS, ImageDataset, load_data, load_images
+from training.data import DATASETS, ImageDataset, load_images
 from training.runs import (
     Run,
     TrainedRun,
@@ -21,7 +21,7 @@ from training.runs import (
     open_run,
     successor_of,
 )
-from training.runs import choose_collection
+from training.runs import choose_collection, load_data
 from training.batches import Images
 from training.randomness import GRADE, INFER, PRIOR, fold, noise_key
 from training.initialization import fit_warm_start, initialize_latents

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import matplotlib
 import torch
@@ -67,7 +68,9 @@ sizes.__name__ = 'list of latent sizes (as in 2,4,8)'
 # ------------------------------------------------------------------------------------------- the flags
 
 
-def flag(default, help: str, type: Callable | None = None, compare: bool = True, **argparse_options):
+def flag(
+    default: Any, help: str, type: Callable | None = None, compare: bool = True, **argparse_options: Any
+) -> Any:
     """A dataclass field that is also a flag of the command line, --its-name.
 
     default: None or 0 or False where the feature is off or the value follows from something else; then `help`
@@ -92,7 +95,7 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def parse_flags(options_class: type):
+def parse_flags(options_class: type) -> Any:
     """The dataclass, filled in from the command line: the fields made by `flag` are the flags.
 
     The first lines of --help are its docstring. A wrong flag is said in one line, and exit status is 2.

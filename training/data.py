@@ -13,7 +13,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from training.distributed import main_first
 from training.errors import UserError
 
 # Names of the classes. To add a data set of torchvision's, enter it here and in TORCHVISION. 'digits' comes
@@ -303,18 +302,3 @@ def load_images(
         ImageDataset(train[0][:n_train], train[1][:n_train], name, source),
         ImageDataset(test[0][:n_test], test[1][:n_test], name, source),
     )
-
-
-def load_data(config):
-    """The run's training and test images, and its configuration with what is known of them: (config, train,
-    test).
-
-    With several processes the main one goes first, and downloads what is not there. UserError: as in
-    load_images.
-    """
-
-    def load():
-        train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
-        return config.with_data(train_set, test_set), train_set, test_set
-
-    return main_first(load)

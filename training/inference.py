@@ -3,7 +3,7 @@
 import time
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from training.batches import Images
@@ -16,6 +16,7 @@ from training.initialization import apply_warm_start
 from training.objective import NegativeELBO, encode
 from training.optimisers import RowAdam, one_cycle
 from training.randomness import INFER, REFINE, noise_key
+from training.runs import TrainedRun
 
 REFINE_PASSES = 10  # over the training latents after training
 INFER_PASSES = 40  # over new images; the course allows 100
@@ -24,7 +25,14 @@ INFER_BATCH = 250
 
 
 def fit_latents(
-    model, latents: Tensor, images: Images, config: Config, use: int, passes: int, lr: float, label: str
+    model: nn.Module,
+    latents: Tensor,
+    images: Images,
+    config: Config,
+    use: int,
+    passes: int,
+    lr: float,
+    label: str,
 ) -> Tensor:
     """Fit latents [n, K] of the first n images, the decoder frozen, in place; returns them.
 
@@ -58,7 +66,7 @@ def fit_latents(
     return latents
 
 
-def refine_latents(model, latents: Tensor, images: Images, config: Config) -> Tensor:
+def refine_latents(model: nn.Module, latents: Tensor, images: Images, config: Config) -> Tensor:
     """Standardise the latents of images and copies, and refit those of the images: [len(images), K].
 
     The latents followed a decoder that moved on. Refitted under the decoder as it is now, they come to where
@@ -70,7 +78,9 @@ def refine_latents(model, latents: Tensor, images: Images, config: Config) -> Te
     return latents
 
 
-def infer_latents(trained, dataset: ImageDataset, passes: int = INFER_PASSES) -> tuple[Tensor, float]:
+def infer_latents(
+    trained: TrainedRun, dataset: ImageDataset, passes: int = INFER_PASSES
+) -> tuple[Tensor, float]:
     """Latents [n, K] of new images under a trained model (a runs.TrainedRun), and the seconds that it took.
 
     They are the encoder's; without an encoder they start at the linear map's, and are fitted in so many

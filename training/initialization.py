@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from training.batches import Images
 from training.distributed import all_gather, all_mean, all_reduce, world_size
@@ -53,14 +53,14 @@ def principal_components(images: Images, latent_dim: int) -> tuple[Tensor, Tenso
 
 
 @torch.no_grad()
-def initialize_pixel_bias(model, images: Images):
+def initialize_pixel_bias(model: nn.Module, images: Images):
     """Let the model begin at the mean image: where the decoder gives 0, its logits are those of the mean."""
     mean = all_reduce(sum(images[i].sum(0) for i in images.own().split(CHUNK))) / images.total  # [28, 28]
     model.pixel_bias.copy_(torch.logit(mean.clamp(0.02, 0.98)))
 
 
 @torch.no_grad()
-def initialize_latents(model, images: Images, obs_std: float) -> Tensor:
+def initialize_latents(model: nn.Module, images: Images, obs_std: float) -> Tensor:
     """Latents [len(images), K] from principal components; the decoder's first layer is set up to match.
 
     Whitened scores have mean 0 and variance 1: posteriors that start there start inside the prior. Their

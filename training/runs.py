@@ -26,10 +26,23 @@ from training.checkpoints import (
 )
 from training.command import pick_device
 from training.config import Config, check_same, config_from_dict
-from training.data import ImageDataset, default_data_path
+from training.data import ImageDataset, default_data_path, load_images
 from training.distributed import fail, is_main, launched, main_first
 from training.errors import NoSuchModel, UserError
 from training.randomness import GRADE, noise_key
+
+
+def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
+    """The run's configuration with what is known of its images, its training images, its test images.
+
+    With several processes the main one goes first, and downloads what is missing. UserError: see load_images.
+    """
+
+    def load():
+        train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
+        return config.with_data(train_set, test_set), train_set, test_set
+
+    return main_first(load)
 
 
 def build_model(config: Config) -> nn.Module:
