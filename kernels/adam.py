@@ -35,14 +35,19 @@ TILE = 512
 
 @torch.no_grad()
 def update_reference(latents, m, v, count, rows, gradient, lr, beta1, beta2, eps):
-    """One step, in place. The arguments are those of `row_adam_`."""
-    count[rows] += 1
-    n = count[rows].to(latents.dtype)[:, None]  # [B, 1]
-    m_new = m[rows].lerp(gradient, 1 - beta1)  # [B, K]
-    v_new = v[rows].lerp(gradient * gradient, 1 - beta2)
-    m[rows], v[rows] = m_new, v_new
+    """One step, in place. The arguments are those of `row_adam_`.
+
+    index_select, index_copy_ and index_add_ read x[rows], set x[rows] and add to it, in less time.
+    """
+    n = count.index_select(0, rows) + 1  # [B]
+    count.index_copy_(0, rows, n)
+    n = n.to(latents.dtype)[:, None]  # [B, 1]
+    m_new = m.index_select(0, rows).lerp(gradient, 1 - beta1)  # [B, K]
+    v_new = v.index_select(0, rows).lerp(gradient * gradient, 1 - beta2)
+    m.index_copy_(0, rows, m_new)
+    v.index_copy_(0, rows, v_new)
     m_hat, v_hat = m_new / (1 - beta1**n), v_new / (1 - beta2**n)
-    latents[rows] -= lr * m_hat / (v_hat.sqrt() + eps)
+    latents.index_add_(0, rows, lr * m_hat / (v_hat.sqrt() + eps), alpha=-1)
 
 
 # -------------------------------------------------------------------------------------- the kernel
@@ -174,9 +179,10 @@ def row_adam_(
 
     Autograd does not record the step.
 
-    ValueError: an argument of the wrong shape, type, device or range; it names what was expected and what
-    came. On a GPU, rows out of range are not an error, since checking them would make the host wait for the
-    device: they are skipped.
+    ValueError: an argument of the wrong shape, type, device or range, a row that occurs twice, latents, m, v
+    or count that share memory; it names what was expected and what came. On a GPU the values in rows and lr
+    are not checked, since that would make the host wait for the device: rows out of range are skipped there,
+    and a row that occurs twice is updated wrongly.
     """
     arguments = check_row_adam(latents, m, v, count, rows, gradient, lr, beta1, beta2, eps)
     (launch if latents.device.type == 'cuda' and triton else update_reference)(*arguments)

@@ -340,6 +340,6 @@ FAMILIES = {
 
 def family(dist: str) -> Family:
     """The Family of this name. ValueError: there is none."""
-    if dist not in FAMILIES:
+    if not isinstance(dist, str) or dist not in FAMILIES:  # a list, for example, is in no dict
         raise ValueError(f'expected dist to be one of {", ".join(FAMILIES)}, got {dist!r}')
     return FAMILIES[dist]

@@ -96,7 +96,9 @@ def operator_arguments(params, dist, seed, step, rows, ids, draw):
     An operator's argument has one type. So step and draw, which are each a number or a tensor, become two
     arguments, and numbers are reduced to what fits 64 signed bits.
     """
-    checks.check_sample_kl(params, dist, seed, step, rows, ids, draw)
+    params, dist, seed, step, rows, ids, draw = checks.check_sample_kl(
+        params, dist, seed, step, rows, ids, draw
+    )
     step, step_tensor = (0, step) if torch.is_tensor(step) else (step % 2**32, None)
     draw, draws = (0, draw) if torch.is_tensor(draw) else (draw % 2**32, None)
     seed = seed if seed < 2**63 else seed - 2**64
@@ -267,11 +269,12 @@ def sample_prior(
 ) -> Tensor:
     """Draws from the prior, [N, D] = shape, with the noise that `sample_kl` would use for rows 0 to N - 1.
 
-    ValueError: an unknown family, a shape that is not two sizes, a seed or step as in `sample_kl`.
+    ValueError: an unknown family, dtype or device, a shape that is not two sizes, a seed or step as in
+    `sample_kl`.
     """
-    checks.check_prior(dist, shape, dtype)
-    ids = torch.arange(shape[0], device=device)
-    checks.check_key(seed, step, ids.device)
+    n, d = checks.check_prior(dist, shape, dtype, device)
+    ids = torch.arange(n, device=device)
+    seed, step = checks.check_key(seed, step, ids.device)
     return standard_noise(
-        dist, ids, shape[1], seed=seed, step=step, draw=0, dtype=torch.promote_types(dtype, torch.float32)
+        dist, ids, d, seed=seed, step=step, draw=0, dtype=torch.promote_types(dtype, torch.float32)
     ).to(dtype)

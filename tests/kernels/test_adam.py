@@ -3,6 +3,7 @@
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -163,6 +164,24 @@ def test_the_learning_rate_may_be_a_tensor(row_adam_, dtype, fresh_state, normal
     for state, lr in zip(states, rates):
         row_adam_(*state, torch.tensor([2, 0], device=device), normal(2, 3, dtype=dtype), lr=lr)
         torch.testing.assert_close(state[0], states[0][0], rtol=0, atol=0)
+
+
+def test_numbers_may_be_those_of_numpy(row_adam_, fresh_state, normal, device):
+    actual, expected = fresh_state(normal(4, 3)), fresh_state(normal(4, 3))
+    rows, gradient = torch.tensor([2, 0], device=device), normal(2, 3)
+    numbers = dict(lr=0.25, beta1=0.5, beta2=0.75, eps=0.125)  # exact in float32
+    row_adam_(*actual, rows, gradient, **{name: np.float32(x) for name, x in numbers.items()})
+    row_adam_(*expected, rows, gradient, **numbers)
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected))
+
+
+def test_the_state_may_be_parts_of_one_tensor(row_adam_, fresh_state, normal, device):
+    latents, m, v = torch.cat([normal(4, 3), torch.zeros(8, 3, device=device)]).split(4)
+    actual = latents, m, v, torch.zeros(4, dtype=torch.int64, device=device)
+    expected = fresh_state(normal(4, 3))
+    for state in (actual, expected):
+        row_adam_(*state, torch.tensor([2, 0], device=device), normal(2, 3), lr=0.1)
+    assert all(torch.equal(a, e) for a, e in zip(actual, expected))
 
 
 def test_an_empty_batch_changes_nothing(row_adam_, normal, device):

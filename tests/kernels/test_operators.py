@@ -54,6 +54,22 @@ def test_a_compiled_program_serves_every_batch_size(random_params, device):
         torch.testing.assert_close(compiled(rows), sample(rows))
 
 
+def test_a_compiled_step_of_adam_equals_the_eager_one(fresh_state, normal, device):
+    actual, expected = fresh_state(normal(4, 3)), fresh_state(normal(4, 3))
+    rows, gradient = torch.tensor([2, 0], device=device), normal(2, 3)
+
+    def step(latents, m, v, count, rows, gradient, lr):
+        kernels.row_adam_(latents, m, v, count, rows, gradient, lr=lr)
+
+    # fullgraph: a check that reads a tensor would be an error
+    compiled = torch.compile(step, fullgraph=device == 'cpu', backend='aot_eager')
+    for lr in (0.1, 0.2, torch.tensor(0.3, device=device)):
+        compiled(*actual, rows, gradient, lr)
+        step(*expected, rows, gradient, lr)
+    for a, e in zip(actual, expected):
+        torch.testing.assert_close(a, e)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='a CUDA graph cannot be captured without a GPU')
 def test_a_cuda_graph_replays_with_fresh_noise(dist, random_params, results):
     params = random_params(dist, n=6, d=5).requires_grad_()
