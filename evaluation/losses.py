@@ -1,10 +1,15 @@
 """The course's reconstruction loss. It depends on the batch size: figures compare at 64 only."""
 
+import operator
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from kernels.checks import describe
 from training import ImageDataset
 
 BATCH_SIZE = 64
@@ -23,6 +28,51 @@ def reconstruction_loss(x: Tensor, x_rec: Tensor) -> Tensor:
     return torch.linalg.vector_norm(x - x_rec) / x.numel()
 
 
+def check_arguments(opt: Any, latents: Any, epochs: Any) -> int:
+    """Check these arguments of evaluate_model; returns epochs as an int. ValueError: one is wrong."""
+    if not torch.is_tensor(latents) or latents.dim() != 2 or not latents.is_floating_point():
+        raise ValueError(f'expected latents to be a floating-point tensor [N, K], got {describe(latents)}')
+    try:
+        passes = -1 if isinstance(epochs, bool) else operator.index(epochs)  # NumPy's integers too
+    except TypeError:
+        passes = -1
+    if passes < 0:
+        raise ValueError(f'expected epochs to be an integer of at least 0, got {epochs!r}')
+    if passes == 0:
+        return 0
+    if not latents.requires_grad or not latents.is_leaf:
+        came = 'the result of other operations' if latents.requires_grad else 'one without requires_grad'
+        raise ValueError(
+            f'expected latents to be a leaf tensor that requires a gradient, got {came}; '
+            'use latents.detach().requires_grad_()'
+        )
+    if not hasattr(opt, 'zero_grad') or not hasattr(opt, 'step'):
+        raise ValueError(f'expected opt to be an optimiser where epochs is not 0, got {type(opt).__name__}')
+    groups = getattr(opt, 'param_groups', None)  # an optimiser of one's own may lack them
+    if groups is not None and not any(x is latents for group in groups for x in group['params']):
+        raise ValueError(
+            'expected an opt that holds latents, got one that holds other tensors; make it of [latents]'
+        )
+    return passes
+
+
+def batches(test_dl: DataLoader, latents: Tensor, device: torch.device | str) -> Iterator[tuple]:
+    """For each batch (i [B], x [B, *shape]) of test_dl the latents of its images [B, K], and x on device.
+    ValueError: an image has no latents."""
+    for i, x in test_dl:
+        if not torch.is_tensor(i) or i.is_floating_point():
+            raise ValueError(
+                f'expected test_dl to yield (i, x), i an integer tensor [B], got i as {describe(i)}'
+            )
+        # Loaders yield on the CPU. The host would have to wait for indices on a GPU.
+        if i.device.type == 'cpu' and i.numel() and not 0 <= i.min() <= i.max() < len(latents):
+            raise ValueError(
+                f'expected latents to have a row for each image, got {len(latents)} rows and images '
+                f'{int(i.min())} to {int(i.max())}'
+            )
+        yield latents[i.to(latents.device)], x.to(device)
+
+
 def evaluate_model(
     model: nn.Module,
     test_dl: DataLoader,
@@ -35,19 +85,21 @@ def evaluate_model(
     batches.
 
     latents: leaf tensor [N, K] with a row for each image of the data set, the only thing that opt holds.
-    test_dl yields (i [B], x [B, *shape] in 0-255). epochs may be 0; then opt is not used.
+    test_dl yields (i [B], x [B, *shape] in 0-255). epochs may be 0; then opt is not used. ValueError: an image
+    without latents, no images, or another argument that is not as described.
     """
+    passes = check_arguments(opt, latents, epochs)
     model.eval()
-    for _ in range(epochs):
-        for i, x in test_dl:
-            loss = reconstruction_loss(x.to(device), model(latents[i.to(latents.device)]))
+    for _ in range(passes):
+        for rows, x in batches(test_dl, latents, device):
+            loss = reconstruction_loss(x, model(rows))
             opt.zero_grad()
             loss.backward(inputs=[latents])  # the decoder stays as it is
             opt.step()
     with torch.no_grad():
-        losses = [
-            reconstruction_loss(x.to(device), model(latents[i.to(latents.device)])).item() for i, x in test_dl
-        ]
+        losses = [reconstruction_loss(x, model(rows)).item() for rows, x in batches(test_dl, latents, device)]
+    if not losses:
+        raise ValueError('expected test_dl to have images, got none')
     return float(np.mean(losses))
 
 

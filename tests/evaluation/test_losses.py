@@ -1,6 +1,7 @@
+import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import evaluate
 from evaluation.losses import course_loss, evaluate_model, mean_loss
@@ -49,3 +50,80 @@ def test_the_course_loss_is_the_mean_over_batches_of_64(digits):
     assert course_loss(model, train_set, latents) == pytest.approx(expected, rel=1e-5)
     assert evaluate_model(model, loader, None, latents, 0, 'cpu') == pytest.approx(expected, rel=1e-5)
     assert mean_loss(model, train_set, latents) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.fixture
+def grade(digits):
+    """grade(**changes): evaluate_model of 40 test digits with some of its arguments changed."""
+
+    def run(**changes):
+        latents = torch.zeros(40, 8, requires_grad=True)
+        arguments = dict(
+            test_dl=DataLoader(digits[1], batch_size=16), latents=latents, epochs=1, device='cpu'
+        )
+        arguments['opt'] = torch.optim.SGD([latents], lr=0.1)
+        return evaluate_model(AutoDecoder(8), **{**arguments, **changes})
+
+    return run
+
+
+LATENTS = torch.zeros(40, 8)
+LEARNT = torch.zeros(40, 8, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        (dict(latents=[0.0]), r'expected latents to be a floating-point tensor \[N, K\], got list'),
+        (dict(latents=LATENTS[0]), r'got torch.float32 \[8\]'),
+        (dict(latents=LATENTS.int(), epochs=0), r'got torch.int32 \[40, 8\]'),
+        (dict(latents=LATENTS), 'a leaf tensor that requires a gradient, got one without requires_grad'),
+        (dict(latents=LEARNT * 1), 'a leaf tensor .* got the result of other operations'),
+        (dict(latents=LEARNT), 'an opt that holds latents, got one that holds other tensors'),
+        (dict(opt=None), 'expected opt to be an optimiser where epochs is not 0, got NoneType'),
+        (dict(opt='adam'), 'got str'),
+        (dict(epochs=-1), 'epochs to be an integer of at least 0, got -1'),
+        (dict(epochs=1.0), 'got 1.0'),
+        (dict(epochs=True), 'got True'),
+        (dict(epochs=None), 'got None'),
+    ],
+)
+def test_evaluate_model_refuses(grade, changes, message):
+    with pytest.raises(ValueError, match=message):
+        grade(**changes)
+
+
+def test_every_image_needs_latents(grade):
+    with pytest.raises(ValueError, match='a row for each image, got 39 rows and images 32 to 39'):
+        grade(latents=LATENTS[:39], epochs=0)
+
+
+def test_a_loader_has_to_say_which_images_it_yields(grade, digits):
+    pairs = TensorDataset(digits[1].X, digits[1].y)  # images and labels
+    with pytest.raises(ValueError, match=r'i an integer tensor \[B\], got i as torch.float32 \[40, 28, 28\]'):
+        grade(test_dl=DataLoader(pairs, batch_size=40))
+
+
+def test_a_loader_without_images_is_an_error(grade, digits):
+    with pytest.raises(ValueError, match='expected test_dl to have images, got none'):
+        grade(test_dl=DataLoader(Subset(digits[1], [])))
+
+
+class OwnSGD:
+    """An optimiser of one's own, without param_groups."""
+
+    def __init__(self, x):
+        self.x = x
+
+    def zero_grad(self):
+        self.x.grad = None
+
+    def step(self):
+        self.x.data -= 0.1 * self.x.grad
+
+
+def test_evaluate_model_takes_what_works(grade, digits):
+    latents = torch.zeros(50, 8, requires_grad=True)  # more than images
+    some = DataLoader(Subset(digits[1], [3, 39]))
+    grade(latents=latents, opt=OwnSGD(latents), epochs=np.int64(1), test_dl=some)
+    assert latents.any(1).nonzero().flatten().tolist() == [3, 39]
