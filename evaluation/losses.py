@@ -85,8 +85,9 @@ def evaluate_model(
     batches.
 
     latents: leaf tensor [N, K] with a row for each image of the data set, the only thing that opt holds.
-    test_dl yields (i [B], x [B, *shape] in 0-255). epochs may be 0; then opt is not used. ValueError: an image
-    without latents, no images, or another argument that is not as described.
+    test_dl yields (i [B], x [B, *shape] in 0-255). epochs may be 0; then opt is not used.
+
+    ValueError: there are no images, an image has no latents, or an argument is not as described.
     """
     passes = check_arguments(opt, latents, epochs)
     model.eval()

@@ -1,6 +1,7 @@
 """The pictures of a run folder."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,19 +21,52 @@ GRID = 20  # codes along each side of the grid
 # ------------------------------------------------------------------------------------- images and maps
 
 
+def real_tensor(name: str, value: Any) -> Tensor:
+    """A tensor, an array or nested lists of real numbers as a tensor on the CPU. ValueError: it is something
+    else."""
+    try:
+        x = torch.as_tensor(value).detach().cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        came = type(value).__name__
+        raise ValueError(f'expected {name} to be a tensor or an array of numbers, got {came}') from error
+    if x.is_complex():
+        raise ValueError(f'expected {name} to be real numbers, got {x.dtype}')
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x  # NumPy has no bfloat16
+
+
+def check_finite(name: str, x: Tensor):
+    """ValueError: x has a NaN or an infinity."""
+    if not x.isfinite().all():
+        raise ValueError(
+            f'expected {name} to be finite, got {int((~x.isfinite()).sum())} numbers that are not'
+        )
+
+
 def image_grid(images: Tensor, per_row: int = 8, padding: int = 1) -> Tensor:
-    """One picture [3, height, width] in 0-1 of images [N, H, W] or [N, C, H, W] in 0-255."""
+    """One picture [3, height, width] in 0-1 of images [N, H, W], [N, 1, H, W] or [N, 3, H, W] in 0-255.
+    ValueError: they are not such images."""
     import torchvision  # here: it takes a second to import
 
-    images = torch.as_tensor(images).detach().cpu().float().clamp(0, 255) / 255
+    images = real_tensor('images', images).float()
+    check_finite('images', images)
+    if not images.numel() or not (images.dim() == 3 or images.dim() == 4 and images.shape[1] in (1, 3)):
+        raise ValueError(f'expected images [N, H, W], [N, 1, H, W] or [N, 3, H, W], got {list(images.shape)}')
+    images = images.clamp(0, 255) / 255
     images = images[:, None] if images.dim() == 3 else images
     return torchvision.utils.make_grid(images, nrow=per_row, padding=padding, pad_value=1)
 
 
 def save_grid(images: Tensor, file_name: str | Path, per_row: int = 8, padding: int = 1):
-    """Write image_grid as a picture."""
+    """Write image_grid as a picture. ValueError: there are no such images, or no picture has the file name's
+    suffix."""
     grid = (255 * image_grid(images, per_row, padding)).round().byte()  # [3, height, width]
-    Image.fromarray(grid.movedim(0, 2).contiguous().numpy()).save(file_name)
+    picture = Image.fromarray(grid.movedim(0, 2).contiguous().numpy())
+    try:
+        picture.save(file_name)
+    except (ValueError, KeyError) as error:  # PIL does not know the suffix, or cannot write such files
+        raise ValueError(
+            f'expected a file name with the suffix of a picture, such as .png, got {str(file_name)!r}'
+        ) from error
 
 
 def save_gif(frames: Tensor, file_name: Path):
@@ -66,8 +100,10 @@ def save_rows(rows: list[tuple[str, Tensor]], file_name: Path, per_row: int):
 
 
 def save_figure(fig: plt.Figure, file_name: str | Path):
-    fig.savefig(file_name, dpi=100, bbox_inches='tight')
-    plt.close(fig)
+    try:
+        fig.savefig(file_name, dpi=100, bbox_inches='tight')
+    finally:  # an unknown suffix, for example, is an error
+        plt.close(fig)
 
 
 def tsne(points: np.ndarray) -> np.ndarray:
@@ -90,11 +126,20 @@ def scatter_classes(ax: plt.Axes, dataset, flat: np.ndarray):
 
 
 def plot_tsne(dataset, latents: Tensor, file_name: str | Path, plot_title: str = 't-SNE of the latents'):
-    """Write a t-SNE map of the first TSNE_POINTS latents [N, D], coloured by the classes of dataset."""
+    """Write a t-SNE map of the first TSNE_POINTS latents [N, D], coloured by the classes of dataset, whose
+    labels .y are N or more. ValueError: no latents, latents that are not finite, or too few labels."""
+    points = real_tensor('latents', latents)
+    check_finite('latents', points)
+    if points.dim() < 2 or not points.numel():
+        raise ValueError(f'expected latents [N, D], got {list(points.shape)}')
+    if not hasattr(dataset, 'y'):
+        raise ValueError(f'expected a data set with labels .y, got {type(dataset).__name__}')
+    labels = real_tensor('labels', dataset.y)
+    if labels.dim() != 1 or len(labels) < len(points):
+        raise ValueError(f'expected a label for each of {len(points)} latents, got {list(labels.shape)}')
+    flat = tsne(points.flatten(1).numpy()[:TSNE_POINTS])  # [N, 2]
     fig, ax = plt.subplots(figsize=(8, 7))
-    scatter_classes(
-        ax, dataset, tsne(torch.as_tensor(latents).detach().cpu().flatten(1).numpy()[:TSNE_POINTS])
-    )
+    scatter_classes(ax, dataset, flat)
     ax.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
     ax.set(title=plot_title, xticks=[], yticks=[])
     save_figure(fig, file_name)
