@@ -1,87 +1,64 @@
-"""Files that are whole or not there at all, and checkpoints, of one process or of several."""
+"""Checkpoints, of one process or of several, and the lines of metrics beside them."""
 
+import contextlib
 import json
-import os
 import shutil
-from collections.abc import Callable
+import zipfile
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from training.batches import Images
-from training.distributed import fail, is_main, world_size
+from training.distributed import any_process, fail, is_main, world_size
 from training.errors import UserError
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]):
-    """write(temporary path), then rename: a reader of `path` sees the old file or the new one, whole."""
-    temporary = Path(path).with_name(Path(path).name + '.tmp')
-    write(temporary)
-    os.replace(temporary, path)
-
-
-def write_json(path: Path, value: Any):
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + '\n'))
-
-
-def read_json(path: Path) -> dict:
-    """The object in a JSON file. UserError: it cannot be read as one."""
-    try:
-        value = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        value = error
-    if not isinstance(value, dict):
-        raise UserError(f'expected a JSON object in {path}, got {str(value)[:100]}; train the run again')
-    return value
-
-
-def write_array(path: Path, array: np.ndarray):
-    """Write a .npy file."""
-
-    def write(temporary):
-        with open(temporary, 'wb') as file:  # an open file: to a name numpy would add .npy
-            np.save(file, array)
-
-    write_atomically(path, write)
+from training.files import describe_failure, write_atomically
+from training.schema import TensorOf, check, like, refuse, tensor_difference
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The lines of a run's metrics.jsonl, one an epoch; a last line that was cut off (by a full disk, say) is
-    left out."""
+    """The lines of a run's metrics.jsonl, one an epoch; none if there is no such file.
+
+    Broken lines, cut off by a full disk, say, are left out.
+    """
     metrics = []
-    for line in (folder / 'metrics.jsonl').read_text().splitlines():
-        try:
-            metrics.append(json.loads(line))
-        except ValueError:
-            break
-    return metrics
+    with contextlib.suppress(FileNotFoundError):
+        for line in (folder / 'metrics.jsonl').read_bytes().splitlines():
+            with contextlib.suppress(ValueError):  # also of bytes that are no text
+                values = json.loads(line)
+                if isinstance(values, dict) and all(type(x) in (int, float) for x in values.values()):
+                    metrics.append(values)
+    return [line for line in metrics if {'epoch', 'seconds'} <= line.keys()]
 
 
 def save_checkpoint(path: Path, state: dict):
     """UserError: the disk is full, or another reason that the file cannot be written."""
-    try:
-        write_atomically(path, lambda temporary: torch.save(state, temporary))
-    except RuntimeError as error:  # what torch raises when the disk is full
-        raise UserError(
-            f'cannot write {path}: {str(error).splitlines()[0]}; make room and go on with --resume'
-        ) from None
+
+    def write(temporary):
+        with open(temporary, 'wb') as file:  # given a path, torch.save does not say why it cannot write
+            torch.save(state, file)
+
+    write_atomically(path, write)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = 'cpu') -> dict:
-    """The state in a checkpoint. UserError: it is not a whole checkpoint."""
+    """The state in a checkpoint. UserError: it is not a whole checkpoint, or a byte of it has changed."""
     try:
+        with zipfile.ZipFile(path) as archive:  # as which torch.save writes, with a checksum of every part
+            damaged = archive.testzip()
+        if damaged:
+            refuse('a whole checkpoint', f'one whose part {damaged} does not agree with its checksum', path)
         state = torch.load(path, map_location=device, weights_only=True)
-    except Exception as error:  # torch raises many types for a file that is not one of its own
-        state = type(error).__name__
-    if not isinstance(state, dict) or not isinstance(state.get('config'), dict):
-        reason = state if isinstance(state, str) else 'other contents'
-        raise UserError(
-            f'expected a checkpoint in {path}, got a file that cannot be read as one ({reason}); delete its '
-            f'folder and train again'
-        )
+    except UserError:
+        raise
+    except OSError as error:
+        refuse('a checkpoint', describe_failure(error), path)
+    except Exception as error:  # torch and zipfile raise many types for a file that is not one of torch's
+        refuse('a checkpoint', f'a file that cannot be read as one ({type(error).__name__})', path)
+    check(state, dict, path)
+    check(state.get('config'), dict, path, 'config')
+    if state.get('stage') not in ('training', 'trained'):
+        refuse('training or trained as stage', repr(state.get('stage'))[:50], path)
     return state
 
 
@@ -100,40 +77,48 @@ def save_shared_checkpoint(path: Path, state: dict, n: int):
 
         folder = path.with_name(f'shares-{state["step"]}')
         try:
-            shards.write(folder, state['shares'], n)
+            checksums = shards.write(folder, state['shares'], n)
         except shards.Failed as error:
-            fail(UserError(f'cannot write {folder}: {error}; make room and go on with --resume'))
-        state = {**state, 'shares': folder.name}
+            fail(UserError(f'cannot write {folder}: {error}'))
+        state = {**state, 'shares': {'folder': folder.name, 'checksums': checksums}}
     if is_main():
         save_checkpoint(path, state)
-        remove_shares(path, keep=state['shares'] if world_size() > 1 else None)
+        remove_shares(path, keep=state.get('shares', {}).get('folder'))
 
 
-def load_shares(path: Path, saved: dict[str, Tensor] | str, shares: dict[str, Tensor], images: Images):
+def load_shares(path: Path, saved: dict, shares: dict[str, Tensor], images: Images):
     """Fill the tensors `shares` of this process from the checkpoint in path.
 
-    saved: its entry 'shares': whole tensors, or the name of their folder, whatever the number of processes
-    that wrote it. UserError: they cannot be read, or are of another size.
+    saved: its entry 'shares': whole tensors, or their folder, whatever the number of processes that wrote it.
+    UserError: they cannot be read, or are others.
     """
-    what = f'expected the latents of {images.total} images in'
-    if isinstance(saved, str):
-        from training import shards
-
-        folder = path.with_name(saved)
-        try:
-            parts = shards.read(folder, shares, images.total)
-        except shards.Failed as error:
-            fail(UserError(f'{what} {folder}, got: {error}; delete the run and train again'))
-    elif saved.keys() != shares.keys():
-        got = f'{", ".join(saved)} instead of {", ".join(shares)}'
-        fail(UserError(f'{what} {path}, got {got}; delete the run and train again'))
+    if 'folder' in saved:
+        parts = load_shards(path, saved, shares, images.total)
     else:
+        whole = {name: TensorOf(x.dtype, (len(x), images.total, *x.shape[2:])) for name, x in shares.items()}
+        check(saved, whole, path, 'shares')
         parts = {name: saved[name][:, images.first : images.first + images.n] for name in shares}
     for name, x in shares.items():
-        if parts[name].shape != x.shape:
-            got = f'{name} of shape {list(parts[name].shape)} instead of {list(x.shape)}'
-            fail(UserError(f'{what} {path}, got {got}; delete the run and train again'))
         x.copy_(parts[name])
+
+
+def load_shards(path: Path, saved: dict, shares: dict[str, Tensor], n: int) -> dict[str, Tensor]:
+    """This process's parts of tensors in the folder that the checkpoint in path names. UserError: see
+    load_shares."""
+    from training import shards
+
+    check(saved, {'folder': str, 'checksums': dict}, path, 'shares')
+    folder, parts, problem = path.parent / Path(saved['folder']).name, {}, None
+    try:
+        shards.verify(folder, saved['checksums'])
+        parts = shards.read(folder, shares, n)
+    except shards.Failed as error:
+        problem = str(error)
+    for name, x in parts.items():
+        problem = problem or tensor_difference(x, like(shares[name]))
+    if any_process(bool(problem)):  # a part may be sound where another is not
+        refuse(f'the latents of {n} images', problem or 'a damaged file', folder)
+    return parts
 
 
 def remove_shares(path: Path, keep: str | None = None):

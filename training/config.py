@@ -123,17 +123,6 @@ class Config:
         return {'system': self.system, 'dist': self.dist, **computed}
 
 
-def check_same(saved: dict, ours: dict, folder: Path):
-    """UserError: the configuration saved in folder is not ours. Both as to_dict gives them."""
-    names = [name for name in saved | ours if saved.get(name) != ours.get(name)]
-    if names:
-        differences = ', '.join(f'{name} {saved.get(name)} (now {ours.get(name)})' for name in names)
-        raise UserError(
-            f'the checkpoint in {folder} is from another configuration: {differences}; '
-            f'resume with the flags it was started with, or name another --run-dir'
-        )
-
-
 def parse_classes(wanted: tuple[str, str], names: list[str]) -> tuple[int, int]:
     """Class numbers for the two names or numbers of --interpolate. UserError: they name no two classes."""
     lower = [name.lower() for name in names]
@@ -316,6 +305,15 @@ class AEConfig(LatentConfig):
                 f'got {self.encoder} and {self.epochs}; choose others, or leave it out'
             )
 
+    def with_data(self, train_set: ImageDataset, test_set: ImageDataset) -> 'AEConfig':
+        """As LatentConfig's. UserError: there are no images to hold out."""
+        if (self.patience or self.tune) and len(train_set) < 2:
+            raise UserError(
+                'expected two training images or more, to hold some out for --patience or --tune, got 1; use '
+                'a larger --n-train'
+            )
+        return super().with_data(train_set, test_set)
+
 
 @dataclass(frozen=True, kw_only=True)
 class GANConfig(Config):
@@ -335,17 +333,3 @@ class GANConfig(Config):
     @property
     def name(self) -> str:
         return f'gan-{self.model}'
-
-
-SYSTEMS = {system.system: system for system in (ADConfig, VADConfig, AEConfig, VAEConfig, GANConfig)}
-
-
-def config_from_dict(values: dict) -> Config:
-    """The configuration that to_dict gave. Entries that an older program did not write have their defaults.
-
-    KeyError, TypeError or UserError: it is none.
-    """
-    config_class = SYSTEMS[values['system']]
-    fields = {field.name for field in dataclasses.fields(config_class) if field.compare}
-    known = {name: value for name, value in values.items() if name in fields}
-    return config_class(**{**known, 'shape': tuple(known.get('shape', networks.SHAPE))})

@@ -7,6 +7,7 @@ not saturate while D still wins. Images are in -1 to 1, the range of tanh.
 """
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from networks import channels_first
 from training.batches import Images
 from training.config import GANConfig
-from training.optimisers import one_cycle
+from training.optimisers import adam_schema, load_adam, one_cycle
 from training.randomness import PRIOR, TRAIN, fold, noise_key
+from training.schema import TensorOf, check
 from training.trainer import BaseTrainer
 
 # DCGAN's (Radford et al., 2015): a long momentum goes on in directions that no longer pay.
@@ -114,10 +116,16 @@ class GANTrainer(BaseTrainer):
             'frames': self.frames,
         }
 
-    def load_state_dict(self, state: dict):
+    def load_state_dict(self, state: dict, path: Path):
+        """UserError: the checkpoint in path is not of this trainer."""
+        adams = {'generator_adam': self.generator_adam, 'discriminator_adam': self.discriminator_adam}
+        parts = {'stage': str, 'config': dict, 'step': range(1, self.total_steps + 1)}
+        parts |= {'history': self.history} | {name: adam_schema(adam) for name, adam in adams.items()}
+        frames = TensorOf(torch.uint8, (None, *self.frames.shape[1:]))
+        check(state, {**parts, 'model': self.model.state_dict(), 'frames': frames}, path)
         self.model.load_state_dict(state['model'])
-        self.generator_adam.load_state_dict(state['generator_adam'])
-        self.discriminator_adam.load_state_dict(state['discriminator_adam'])
+        for name, adam in adams.items():
+            load_adam(adam, state[name])
         self.step_number = state['step']
         self.history.copy_(state['history'])
         self.frames = state['frames'].cpu()

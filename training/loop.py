@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from training.checkpoints import load_shares, read_metrics, save_shared_checkpoint, write_atomically
-from training.distributed import any_process, is_main, world_size
+from training.checkpoints import load_shares, read_metrics, save_shared_checkpoint
+from training.distributed import any_process, fail, is_main, world_size
+from training.errors import UserError
+from training.files import append_line, write_atomically
 from training.trainer import BaseTrainer
 
 CHECK_EVERY = 50  # steps between readings of the loss, each of which synchronises host and GPU
@@ -43,11 +45,15 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
     metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
     metrics = []
     if checkpoint:
-        trainer.load_state_dict(checkpoint)
-        if 'shares' in checkpoint:
-            load_shares(checkpoint_path, checkpoint['shares'], trainer.shares(), images)
+        try:
+            trainer.load_state_dict(checkpoint, checkpoint_path)
+            if 'shares' in checkpoint:
+                load_shares(checkpoint_path, checkpoint['shares'], trainer.shares(), images)
+        except UserError as error:
+            fail(error)
         # A run killed between the two writes left a line for an epoch that comes again.
-        metrics = read_metrics(folder)[: trainer.step_number // trainer.steps_per_epoch]
+        done = trainer.step_number // trainer.steps_per_epoch
+        metrics = [line for line in read_metrics(folder) if line['epoch'] <= done]
     if is_main():
         lines = ''.join(json.dumps(line) + '\n' for line in metrics)
         write_atomically(metrics_path, lambda path: path.write_text(lines))
@@ -85,8 +91,7 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
                 line = trainer.end_epoch(epoch + 1, means)
                 line['seconds'] = round(time.perf_counter() - started, 3)
                 if is_main():
-                    with open(metrics_path, 'a') as file:
-                        file.write(json.dumps(line) + '\n')
+                    append_line(metrics_path, json.dumps(line))
                 started = time.perf_counter()
             state = {'stage': 'training', 'config': config.to_dict(), **trainer.state_dict()}
             save_shared_checkpoint(checkpoint_path, state, images.total)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 import kernels
+from training.schema import TensorOf
 
 
 class RowAdam:
@@ -36,3 +37,17 @@ def one_cycle(step: int, steps: int, warm_up: float) -> float:
     if progress < warm_up:
         return progress / warm_up
     return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def adam_schema(adam: torch.optim.Adam) -> dict:
+    """What adam.state_dict() is after a step, see schema.check."""
+    parameters = [x for group in adam.param_groups for x in group['params']]
+    count = TensorOf(torch.float32, ())
+    moments = ({'step': count, 'exp_avg': x, 'exp_avg_sq': x} for x in parameters)
+    return {'state': dict(enumerate(moments)), 'param_groups': list}
+
+
+def load_adam(adam: torch.optim.Adam, saved: dict):
+    """Take the moments over; learning rates and other settings stay those of the configuration and of this
+    machine."""
+    adam.load_state_dict({'state': saved['state'], 'param_groups': adam.state_dict()['param_groups']})

@@ -6,17 +6,16 @@ import torch.nn as nn
 from torch.nn.utils import prune
 
 from training.data import ImageDataset
-from training.errors import UserError
+
+
+def held_out(n: int) -> int:
+    """How many of n training images --patience holds out."""
+    return max(1, n // 10)
 
 
 def hold_out(dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
-    """The images to train on, and the last tenth, held out. UserError: there are fewer than two images."""
-    n = len(dataset) - max(1, len(dataset) // 10)
-    if n < 1:
-        raise UserError(
-            'expected two training images or more, to hold some out for --patience, got 1; use a larger '
-            '--n-train'
-        )
+    """The images to train on, and the last tenth, held out."""
+    n = len(dataset) - held_out(len(dataset))
     return dataset.part(slice(n)), dataset.part(slice(n, None))
 
 

@@ -15,6 +15,8 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard
 
+from training.files import checksum, describe_failure
+
 
 class Failed(Exception):
     """The message says why, in one line."""
@@ -32,9 +34,31 @@ def distribute(parts: dict[str, Tensor], n: int) -> dict[str, DTensor]:
     return {name: whole(x) for name, x in parts.items()}
 
 
-def write(folder: Path, parts: dict[str, Tensor], n: int):
-    """Write the parts of all processes. Failed: they cannot be written."""
+def write(folder: Path, parts: dict[str, Tensor], n: int) -> dict[str, str]:
+    """Write the parts of all processes. Returns the checksums of all files in folder. Failed: they cannot be
+    written."""
     attempt(dcp.save, distribute(parts, n), folder)
+    own = [*folder.glob(f'__{dist.get_rank()}_*'), *([folder / '.metadata'] if dist.get_rank() == 0 else [])]
+    checksums = [{}] * dist.get_world_size()
+    dist.all_gather_object(checksums, {path.name: checksum(path) for path in own})
+    return {name: value for each in checksums for name, value in each.items()}
+
+
+def verify(folder: Path, checksums: dict[str, str]):
+    """Failed, in all processes: a file is missing or not as it was written. Each process reads some."""
+    rank, count = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    bad = [name for name in sorted(checksums)[rank::count] if not is_whole(folder / name, checksums[name])]
+    every = [bad]
+    if count > 1:
+        every = [None] * count
+        dist.all_gather_object(every, bad)
+    bad = [name for names in every for name in names]
+    if bad:
+        raise Failed(f'a file {bad[0]} that is missing or does not agree with its checksum')
+
+
+def is_whole(path: Path, expected: str) -> bool:
+    return path.is_file() and checksum(path) == expected
 
 
 def read(folder: Path, parts: dict[str, Tensor], n: int) -> dict[str, Tensor]:
@@ -56,4 +80,4 @@ def attempt(work: Callable, state: dict[str, Tensor], folder: Path):
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
         while isinstance(error, CheckpointException):  # it wraps the errors of the processes
             error = next(iter(error.failures.values()))[0]
-        raise Failed((str(error).splitlines() or [type(error).__name__])[0]) from None
+        raise Failed(describe_failure(error).splitlines()[0]) from None

@@ -1,6 +1,7 @@
 """One step of training: forward, backward, two optimisers. `loop.fit` takes the steps."""
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,10 @@ from training.distributed import all_reduce, any_process, fail, is_main, replica
 from training.errors import NotFinite
 from training.initialization import initialize_pixel_bias
 from training.objective import NegativeELBO, encode, mean_negative_elbo
-from training.optimisers import RowAdam, one_cycle
+from training.optimisers import RowAdam, adam_schema, load_adam, one_cycle
 from training.randomness import INFER, TRAIN, fold, noise_key
 from training.regularisation import EarlyStopping, make_pruning_permanent, prune_weights
+from training.schema import check
 
 
 class BaseTrainer:
@@ -205,16 +207,24 @@ class Trainer(BaseTrainer):
             'shares': self.shares(),
         }
 
-    def load_state_dict(self, state: dict):
-        """All but the shares, which checkpoints.load_shares reads."""
+    def load_state_dict(self, state: dict, path: Path):
+        """Take over the state of the checkpoint in path; the shares are left to checkpoints.load_shares.
+
+        UserError: it is not of this trainer.
+        """
+        check(state.get('step'), range(1, self.total_steps + 1), path, 'step')
         if state['step'] > self.pruning_step:
             # Gives the layers their masks, whose values are in the state.
             prune_weights(self.model, self.config.prune)
+        weights, best = self.model.state_dict(), {'epoch': range(self.config.epochs + 1), 'loss': float}
+        if isinstance(state.get('best'), dict) and state['best'].get('epoch'):
+            best['model'] = weights
+        adam = adam_schema(self.adam)
+        parts = dict(model=weights, adam=adam, history=self.history, best=best, shares=dict)
+        check(state, {'stage': str, 'config': dict, 'step': int, **parts}, path)
         self.early_stopping.best = state['best']
         self.model.load_state_dict(state['model'])
-        self.adam.load_state_dict(state['adam'])
-        for group in self.adam.param_groups:
-            group['capturable'] = self.uses_graph  # here, wherever the checkpoint was written
+        load_adam(self.adam, state['adam'])
         self.step_number = state['step']
         self.history.copy_(state['history'])
         if not is_main():

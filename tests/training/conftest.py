@@ -9,6 +9,7 @@ from training.inference import refine_latents
 from training.initialization import fit_warm_start, initialize_latents
 from training.loop import fit
 from training.objective import encode
+from training.regularisation import held_out
 from training.runs import Run, build_model
 from training.trainer import Trainer
 
@@ -48,12 +49,17 @@ def train(make_trainer):
     """train(config, train_set, folder, validation_set, model, checkpoint): the TrainedRun in folder."""
 
     def run(config, train_set, folder, validation_set=None, model=None, checkpoint=None):
+        config = config.with_data(train_set, validation_set or train_set)
+        if config.patience:  # train_set is what is left of these
+            n = len(train_set)
+            config = config.replace(n_train=next(m for m in range(n, 2 * n) if m - held_out(m) == n))
         folder.mkdir(exist_ok=True)
         trainer = make_trainer(config, train_set, validation_set, model)
         fit(trainer, folder, checkpoint)
         model, images, parts = trainer.model, trainer.images, dict(labels=train_set.y)
         if model.encoder:
-            parts |= dict(latents=encode(model, images), best_epoch=trainer.early_stopping.best['epoch'])
+            parts |= dict(latents=encode(model, images))
+            parts |= {} if config.dist else dict(best_epoch=trainer.best_epoch)
         else:
             latents = refine_latents(model, trainer.latents, images, config)
             warm_start = fit_warm_start(images, latents, config.obs_std)

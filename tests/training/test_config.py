@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,18 +12,11 @@ import train_gan
 import train_vad
 import train_vae
 from networks import ARCHITECTURE, DECODERS
-from training.config import (
-    SYSTEMS,
-    ADConfig,
-    AEConfig,
-    GANConfig,
-    VADConfig,
-    VAEConfig,
-    check_same,
-    config_from_dict,
-)
+from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig
 from training.errors import UserError
+from training.saved_config import SYSTEMS, check_same, config_from_dict
 
+FILE = Path('run') / 'checkpoint.pt'
 SCRIPTS = {'ad': train_ad, 'vad': train_vad, 'ae': train_ae, 'vae': train_vae, 'gan': train_gan}
 # What each system may be asked for, away from its defaults.
 CHANGED = {
@@ -46,8 +40,8 @@ def flags(config_class):
 def test_a_configuration_survives_json(system, changed):
     config = SYSTEMS[system](shape=(3, 64, 64), dataset='imagenette', **(CHANGED[system] if changed else {}))
     values = config.to_dict()
-    assert config_from_dict(values) == config
-    again = config_from_dict(json.loads(json.dumps(values)))
+    assert config_from_dict(values, FILE) == config
+    again = config_from_dict(json.loads(json.dumps(values)), FILE)
     assert again == config and again.to_dict() == values and type(again) is type(config)
 
 
@@ -88,7 +82,7 @@ OLDER = {
 
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_entries_that_an_older_file_lacks_take_their_defaults(system):
-    config = config_from_dict({'system': system, **DATA, **OLDER[system]})
+    config = config_from_dict({'system': system, **DATA, **OLDER[system]}, FILE)
     data = dict(DATA, shape=(28, 28))
     dist = dict(dist=OLDER[system]['dist']) if OLDER[system]['dist'] else {}
     assert config == SYSTEMS[system](**data, **dist)  # the older defaults were the same
@@ -101,20 +95,52 @@ def test_entries_that_an_older_file_lacks_take_their_defaults(system):
 
 def test_entries_of_other_programs_are_left_out():
     config = ADConfig(shape=(28, 28))
-    assert config_from_dict({**config.to_dict(), 'colour': 'red'}) == config
+    assert config_from_dict({**config.to_dict(), 'colour': 'red'}, FILE) == config
 
 
 def test_a_dictionary_without_system_is_no_configuration():
     values = VADConfig(shape=(28, 28)).to_dict()
     del values['system']
-    with pytest.raises(KeyError, match='system'):
-        config_from_dict(values)
+    with pytest.raises(UserError, match='expected a system of ad, vad, ae, vae, gan in .*, got None'):
+        config_from_dict(values, FILE)
 
 
 def test_a_configuration_without_a_shape_is_of_images_of_28_x_28():
     values = VADConfig(shape=(3, 8, 8)).to_dict()
     del values['shape']
-    assert config_from_dict(values).shape == (28, 28)
+    assert config_from_dict(values, FILE).shape == (28, 28)
+
+
+@pytest.mark.parametrize(
+    'config_class, name, value',
+    [
+        (VADConfig, 'epochs', 0),
+        (VADConfig, 'epochs', '3'),
+        (VADConfig, 'epochs', True),
+        (VADConfig, 'obs_std', None),
+        (VADConfig, 'obs_std', float('nan')),
+        (VADConfig, 'lr', -1.0),
+        (VADConfig, 'seed', 2**32),
+        (VADConfig, 'dist', 'cauchy'),
+        (VADConfig, 'decoder', ['mlp']),
+        (VADConfig, 'bfloat16', 0),
+        (VADConfig, 'shape', 28),
+        (ADConfig, 'dataset', 'letters'),
+        (AEConfig, 'architecture', 'deep'),
+        (GANConfig, 'model', 'cgan'),
+    ],
+)
+def test_a_value_that_its_flag_would_not_take(config_class, name, value):
+    values = {**config_class(shape=(28, 28)).to_dict(), name: value}
+    with pytest.raises(UserError, match=f'expected a {name} as the command line takes in .*, got') as error:
+        config_from_dict(values, FILE)
+    assert str(FILE) in str(error.value) and '\n' not in str(error.value)
+
+
+def test_values_that_do_not_go_together():
+    values = {**AEConfig(shape=(28, 28), encoder='mlp').to_dict(), 'dropout': 0.5}
+    with pytest.raises(UserError, match='expected a configuration in .*, got this: expected --encoder conv3'):
+        config_from_dict(values, FILE)
 
 
 # ----------------------------------------------------------------------------------------------- equality

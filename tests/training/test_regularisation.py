@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from training.checkpoints import load_checkpoint
-from training.data import ImageDataset
 from training.errors import UserError
 from training.regularisation import hold_out, prunable, zero_weights
 from training.runs import build_model
@@ -113,11 +112,11 @@ def test_the_held_out_images_are_the_last_of_the_training_images(digits):
     assert torch.equal(torch.cat([part.y, held_out.y]), digits[0].y)
 
 
-def test_of_a_single_image_none_can_be_held_out(digits):
-    single = ImageDataset(digits[0].X[:1], digits[0].y[:1], 'digits')
-    message = 'two training images or more, to hold some out for --patience, got 1'
-    with pytest.raises(UserError, match=message):
-        hold_out(single)
+@pytest.mark.parametrize('changes', [{'patience': 2}, {'tune': 2}])
+def test_of_a_single_image_none_can_be_held_out(digits, ae_config, changes):
+    single = digits[0].part(slice(1))
+    with pytest.raises(UserError, match='expected two training images or more, to hold some out'):
+        ae_config(**changes).with_data(single, digits[1])
 
 
 # -------------------------------------------------------------------------------------------- pruning
