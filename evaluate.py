@@ -5,21 +5,27 @@ Usage:
     python evaluate.py runs/ad --n-test all --json grades.json
 """
 
+import contextlib
+import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation import (
+    describe_run,
     evaluate_model,
     grade_samples,
     grade_test,
+    grade_training,
     print_results,
+    read_results,
     reconstruction_loss,
     sample_mixture,
     sample_prior,
 )
 from training import (
     DATASETS,
+    SUCCESSOR,
     UserError,
     data_path_flag,
     device_flag,
@@ -28,10 +34,10 @@ from training import (
     infer_latents,
     load_images,
     load_run,
+    lock_folder,
     parse_flags,
-    read_json,
     run_command,
-    successor_of,
+    settle,
     whole_number,
     write_array,
     write_json,
@@ -72,20 +78,17 @@ class Options:
 
 def find_runs(named: list[Path]) -> list[Path]:
     """Folders of the runs to grade: those named, or all under runs/. UserError: there are none."""
-    for new in Path('runs').glob('**/*.new'):
-        successor_of(new.with_suffix(''))
-    # Of a sweep or a search one folder deeper.
+    # Of a sweep or a search one folder deeper. A successor has not taken its place if its program was killed.
     found = (path.parent for path in Path('runs').glob('**/results.json'))
-    runs = named or sorted(
-        run for run in found if not any(p.suffix == '.replaced' for p in (run, *run.parents))
-    )
+    runs = named or sorted({path.parent if path.name == SUCCESSOR else path for path in found})
     if not runs:
         raise UserError('expected trained runs under runs/, got none; first run: python train_vad.py')
     return runs
 
 
-def grade_run(folder: Path, options: Options) -> dict:
-    """The results of one run; on the run's own test data they also replace those in its folder.
+def grade_run(folder: Path, options: Options, writable: bool) -> dict:
+    """The results of one run; on the run's own test data they also replace those in its folder, if that is
+    writable.
 
     UserError: it cannot be graded.
     """
@@ -102,19 +105,25 @@ def grade_run(folder: Path, options: Options) -> dict:
             f'cannot grade {folder}: expected images of shape {trained.model.shape}, got {test_set.shape} in '
             f'{data_path}; name other data with --dataset or --data-path'
         )
-    results = read_json(folder / 'results.json') | {'dataset': test_set.name, 'n_test': len(test_set)}
+    # Samples compare with images of the run's own data set, by a classifier trained on its training images.
+    own = name == config.dataset and train_set.checksum() == config.train_checksum
+    saved = read_results(folder, trained)
+    results = saved | describe_run(trained) | {'dataset': test_set.name, 'n_test': len(test_set)}
     if config.system != 'gan':  # which has no latents of given images
+        if own and 'train_loss' not in saved:
+            results |= grade_training(trained, train_set)
         test_latents, seconds = infer_latents(trained, test_set)
         results |= grade_test(trained, test_set, test_latents)
         results['test_seconds'] = round(seconds, 1)
-    # Samples compare with images of the run's own data set, by a classifier trained on its training images.
-    own = name == config.dataset and train_set.checksum() == config.train_checksum
     if own:
         results |= grade_samples(trained, train_set, test_set)
     else:
         results |= dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class'))
     if own and test_set.checksum() == config.test_checksum:
-        write_json(folder / 'results.json', results)
+        if writable:
+            write_json(folder / 'results.json', results)
+        else:
+            print(f'warning: {folder} is not writable: results.json stays as it is', file=sys.stderr)
     else:
         results['data'] = test_set.source
     if options.samples:
@@ -129,13 +138,17 @@ def grade_run(folder: Path, options: Options) -> dict:
 
 def main():
     options = parse_flags(Options)
-    if options.json and not options.json.resolve().parent.is_dir():
+    if options.json and (options.json.is_dir() or not options.json.resolve().parent.is_dir()):
         raise UserError(f'expected --json to name a file in an existing folder, got {options.json}')
     graded, failed = {}, False
     for folder in find_runs(options.runs):
         try:
-            graded[str(folder)] = grade_run(folder, options)
-        except UserError as error:  # the other runs are graded all the same
+            settle(folder)
+            # Nobody else can change what this user may not change: such a run is graded without a lock.
+            writable = os.access(folder, os.W_OK)
+            with lock_folder(folder) if writable else contextlib.nullcontext():
+                graded[str(folder)] = grade_run(folder, options, writable)
+        except (UserError, OSError, MemoryError, RuntimeError) as error:  # the others are graded all the same
             print(f'error: {error}', file=sys.stderr)
             failed = True
     if graded:

@@ -23,7 +23,6 @@ from training import (
     open_run,
     parse_flags,
     run_command,
-    zero_weights,
 )
 
 
@@ -63,10 +62,6 @@ def train(config: AEConfig):
         test_latents, seconds = infer_latents(trained, test_set)  # [N, D], by the encoder
         results = evaluate(trained, train_set, test_set, test_latents)  # losses, KL, neighbours, samples
         results['test_seconds'] = round(seconds, 1)
-        if config.patience:
-            results |= dict(n_held_out=len(validation_set), best_epoch=trained.best_epoch)
-        if config.prune:
-            results['zero_weights'] = zero_weights(trained.model)
         draw_pictures(run.folder, trained, fit_set, test_set, test_latents, config.interpolate)
         draw_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal

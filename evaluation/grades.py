@@ -6,7 +6,8 @@ from torch import Tensor
 from evaluation import frechet
 from evaluation.losses import course_loss, mean_loss
 from evaluation.samples import sample_prior
-from training import GRADE, ImageDataset, Images, TrainedRun, mean_negative_elbo, noise_key
+from training import GRADE, ImageDataset, Images, TrainedRun, mean_negative_elbo, noise_key, zero_weights
+from training.regularisation import held_out
 
 NEIGHBOURS = 5
 TRAIN_GRADED = 100_000  # training images whose loss is reported: a million would take minutes
@@ -45,6 +46,7 @@ def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> 
 @torch.no_grad()
 def grade_training(trained: TrainedRun, train_set: ImageDataset) -> dict[str, float]:
     """Grades of the training latents (the first TRAIN_GRADED): course loss (sampled) and mean KL in nats.
+    Also what early stopping and pruning did.
 
     With --patience the last tenth of train_set was held out, and has no latents.
     """
@@ -52,7 +54,12 @@ def grade_training(trained: TrainedRun, train_set: ImageDataset) -> dict[str, fl
     train_set = train_set.part(slice(len(latents)))
     index = torch.arange(len(latents), device=latents.device)
     _, kl = model.sample(model.params(latents), seed=0, step=0, index=index)
-    return {'train_loss': course_loss(model, train_set, latents), 'kl': float(kl.mean())}
+    grades = {'train_loss': course_loss(model, train_set, latents), 'kl': float(kl.mean())}
+    if trained.config.patience:
+        grades |= {'n_held_out': held_out(trained.config.n_train), 'best_epoch': trained.best_epoch}
+    if trained.config.prune:
+        grades['zero_weights'] = zero_weights(model)
+    return grades
 
 
 def evaluate(

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.samples import sample_mixture, sample_prior
-from training import PRIOR, ImageDataset, TrainedRun, noise_key, read_metrics
+from training import PRIOR, ImageDataset, TrainedRun, noise_key, read_metrics, write_atomically
 
 TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
 SHOWN = 16  # images in a row of reconstructions
@@ -62,7 +62,7 @@ def save_grid(images: Tensor, file_name: str | Path, per_row: int = 8, padding: 
     grid = (255 * image_grid(images, per_row, padding)).round().byte()  # [3, height, width]
     picture = Image.fromarray(grid.movedim(0, 2).contiguous().numpy())
     try:
-        picture.save(file_name)
+        write_atomically(file_name, picture.save)
     except (ValueError, KeyError) as error:  # PIL does not know the suffix, or cannot write such files
         raise ValueError(
             f'expected a file name with the suffix of a picture, such as .png, got {str(file_name)!r}'
@@ -81,8 +81,8 @@ def save_gif(frames: Tensor, file_name: Path):
     frames = frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
     frames = frames.movedim(1, 3) if frames.dim() == 4 else frames  # PIL has the channels last
     first, *others = [Image.fromarray(frame.contiguous().numpy()) for frame in frames]
-    milliseconds = 100
-    first.save(file_name, format='GIF', save_all=True, append_images=others, duration=milliseconds, loop=0)
+    options = dict(append_images=others, duration=100, loop=0)  # milliseconds a frame; 0: for ever
+    write_atomically(file_name, lambda temporary: first.save(temporary, save_all=True, **options))
 
 
 def save_rows(rows: list[tuple[str, Tensor]], file_name: Path, per_row: int):
@@ -100,8 +100,10 @@ def save_rows(rows: list[tuple[str, Tensor]], file_name: Path, per_row: int):
 
 
 def save_figure(fig: plt.Figure, file_name: str | Path):
+    path = Path(file_name)
+    path = path if path.suffix else path.with_suffix('.png')  # as matplotlib does
     try:
-        fig.savefig(file_name, dpi=100, bbox_inches='tight')
+        write_atomically(path, lambda temporary: fig.savefig(temporary, dpi=100, bbox_inches='tight'))
     finally:  # an unknown suffix, for example, is an error
         plt.close(fig)
 
@@ -167,7 +169,8 @@ def draw_codes(dataset: ImageDataset, codes: Tensor, file_name: Path):
 
 def draw_curve(ax: plt.Axes, metrics: list[dict], name: str, label: str):
     """Add the metric `name` by epoch to a plot."""
-    ax.plot([line['epoch'] for line in metrics], [line[name] for line in metrics], marker='.', label=label)
+    points = [(line['epoch'], line[name]) for line in metrics if name in line]
+    ax.plot(*zip(*points) if points else ((), ()), marker='.', label=label)
     ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # whole epochs, even of a single one
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
@@ -181,7 +184,7 @@ def draw_losses(folder: Path):
     titles = {'loss': 'negative ELBO (total)', 'reconstruction': 'reconstruction', 'kl': 'KL'}
     for ax, (name, title) in zip(axes, titles.items()):
         draw_curve(ax, metrics, name, 'training')
-        if 'validation_loss' in metrics[0]:
+        if any('validation_loss' in line for line in metrics):
             draw_curve(ax, metrics, f'validation_{name}', 'validation')
         scale = 'linear' if name == 'kl' else 'log'  # the first epoch's loss is many times the last one's
         ax.set(title=title, ylabel='nats an image', yscale=scale)

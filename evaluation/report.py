@@ -2,12 +2,13 @@
 
 import base64
 import html
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from training import Run, TrainedRun, write_atomically
+from training import CHECKSUM, Run, TrainedRun, UserError, checksum, read_json, write_atomically
 
 CAPTIONS = {
     'reconstructions.png': 'Reconstructions below their originals, from training and from test images.',
@@ -66,19 +67,44 @@ COLUMNS = dict.fromkeys(['run', 'system', 'dist', 'dataset'], '<') | dict.fromke
 ONE_DECIMAL = ('kl', 'test_negative_elbo', 'frechet', 'frechet_floor', 'test_seconds', 'train_seconds')
 
 
+def describe_run(trained: TrainedRun) -> dict:
+    """The entries of results.json that say what a run is."""
+    config = trained.config.to_dict()
+    described = {name: value for name, value in config.items() if 'checksum' not in name}
+    return {**described, 'parameters': sum(weights.numel() for weights in trained.model.parameters())}
+
+
+def read_results(folder: Path, trained: TrainedRun) -> dict:
+    """What results.json in folder says of the trained run there.
+
+    Only the checksum, with a warning, if the file is missing, broken or of another checkpoint.
+    """
+    path, found = folder / 'results.json', checksum(folder / 'checkpoint.pt')
+    try:
+        results, problem = read_json(path), None
+        numbers = [results.get(name) for name in ('train_loss', 'kl', 'train_seconds')]
+        if results.get(CHECKSUM, found) != found:  # an older program did not write it
+            problem = f'{path} is of another checkpoint than the one beside it'
+        elif not all(x is None or type(x) in (int, float) for x in numbers):
+            problem = f'expected numbers for train_loss, kl and train_seconds in {path}, got {numbers}'
+    except UserError as error:
+        problem = str(error)
+    if problem:
+        print(f'warning: {problem}; graded again, without train_seconds', file=sys.stderr)
+    return {CHECKSUM: found} if problem else {**results, CHECKSUM: found}
+
+
 def finish_run(run: Run, trained: TrainedRun, results: dict):
     """Write report.html and results.json, put the run in its place, and print its row of the table."""
-    config = run.config.to_dict()
     results = {
-        **{name: value for name, value in config.items() if 'checksum' not in name},
+        **describe_run(trained),
         **results,
-        'parameters': sum(weights.numel() for weights in trained.model.parameters()),
         'train_seconds': round(run.train_seconds, 1),
         'device': run.device.type,
         'data': run.source,
         'torch': torch.__version__,
     }
-    write_report(run.folder, results, config)
+    write_report(run.folder, results, run.config.to_dict())
     run.finish(results)
     print_results([results], [str(run.run_dir)])
     print(f'pictures and figures: {run.run_dir / "report.html"}')

@@ -25,6 +25,7 @@ from training import (
     infer_latents,
     load_images,
     load_run,
+    lock_folder,
     one_cycle,
     parse_flags,
     run_command,
@@ -166,11 +167,12 @@ def main():
             xlabel='predicted',
             ylabel='class',
         )
-    write_atomically(options.run / 'confusion.png', lambda path: fig.savefig(path, dpi=100, format='png'))
-    plt.close(fig)
     record = {'n_train': len(codes), 'n_test': len(test_set), 'latent_dim': codes.shape[1]}
     record = {'accuracy': accuracy, 'weight_decay': weight_decay, **record}
-    write_json(options.run / 'classify.json', record)
+    with lock_folder(options.run):
+        write_atomically(options.run / 'confusion.png', lambda path: fig.savefig(path, dpi=100))
+        write_json(options.run / 'classify.json', record)
+    plt.close(fig)
     cells = [[name, f'{value:.4f}'] for name, value in accuracy.items()]
     print_table(cells, {'classifier of the codes': '<', 'test accuracy': '>'})
     print(f'confusion matrices: {options.run / "confusion.png"}')

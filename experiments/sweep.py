@@ -11,9 +11,13 @@ from evaluation import BATCH_SIZE, cell, print_table, reconstruction_loss, save_
 from training import (
     AEConfig,
     ImageDataset,
-    choose_collection,
+    UserError,
+    check_collection,
+    check_device,
     is_finished,
-    load_images,
+    load_data,
+    lock_folder,
+    pick_device,
     read_json,
     write_atomically,
     write_json,
@@ -51,28 +55,44 @@ def draw_sweep(rows: list[dict], file_name: Path):
     save_figure(fig, file_name)
 
 
+def read_row(run_dir: Path) -> dict:
+    """RESULTS of the finished run in run_dir. UserError: there are none."""
+    path = run_dir / 'results.json'
+    row = {name: read_json(path).get(name) for name in RESULTS}
+    for name in ('train_loss', 'test_loss'):
+        if not isinstance(row[name], float):
+            raise UserError(
+                f'expected a number for {name} in {path}, got {row[name]!r}; grade the run again: python '
+                f'evaluate.py {run_dir}'
+            )
+    return row
+
+
 def sweep(config: AEConfig, train: Callable[[AEConfig], None]):
     """A run for each size in config.sweep, by train(config), in the run folder's dNN; then pictures,
     sweep.json and a table. Finished sizes are not trained again, and those of an earlier sweep in the folder
     are shown too."""
     folder = config.run_dir or Path('runs/ae-sweep')
-    train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
-    choose_collection(folder, 'd[0-9]*', 'tsne_d[0-9]*.png*', 'sweep.*')
-    earlier = [path.parent.name[1:] for path in folder.glob('d[0-9]*/results.json')]
-    sizes = sorted({*config.sweep, *(int(name) for name in earlier if name.isdecimal())})
-    rows = []
-    for size in sizes:
-        run_dir = folder / f'd{size:02d}'
-        resume = config.resume and run_dir.exists() or is_finished(run_dir)
-        train(config.replace(latent_dim=size, run_dir=run_dir, resume=resume))
-        results = read_json(run_dir / 'results.json')
-        rows.append({name: results[name] for name in RESULTS})
-        tsne = run_dir / 'tsne_test.png'
-        write_atomically(folder / f'tsne_d{size:02d}.png', lambda path, tsne=tsne: shutil.copy(tsne, path))
-    for row, loss in zip(rows, pca_losses(train_set, test_set, sizes)):
-        row['pca_loss'] = loss
-    draw_sweep(rows, folder / 'sweep.png')
-    write_json(folder / 'sweep.json', {'seed': config.seed, 'sizes': rows})
+    check_device(config, pick_device(config.device))
+    _, train_set, test_set = load_data(config)
+    check_collection(folder, 'd[0-9]*', 'tsne_d[0-9]*.png', 'sweep.*')
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder):
+        earlier = [path.parent.name[1:] for path in folder.glob('d[0-9]*/results.json')]
+        sizes = sorted({*config.sweep, *(int(name) for name in earlier if name.isdecimal())})
+        rows = []
+        for size in sizes:
+            run_dir = folder / f'd{size:02d}'
+            resume = config.resume and run_dir.exists() or is_finished(run_dir)
+            train(config.replace(latent_dim=size, run_dir=run_dir, resume=resume))
+            rows.append(read_row(run_dir))
+            tsne = run_dir / 'tsne_test.png'
+            copy = folder / f'tsne_d{size:02d}.png'
+            write_atomically(copy, lambda path, tsne=tsne: shutil.copy(tsne, path))
+        for row, loss in zip(rows, pca_losses(train_set, test_set, sizes)):
+            row['pca_loss'] = loss
+        draw_sweep(rows, folder / 'sweep.png')
+        write_json(folder / 'sweep.json', {'seed': config.seed, 'sizes': rows})
     print()
     columns = ['latent_dim', 'train_loss', 'test_loss', 'pca_loss', 'knn_accuracy', 'train_seconds']
     print_table([[cell(row[name], name) for name in columns] for row in rows], dict.fromkeys(columns, '>'))

@@ -5,6 +5,7 @@ The space is that of the AE report. A configuration is judged by the loss of hel
 by test images.
 """
 
+import contextlib
 import json
 import shutil
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import torch
 
 from training import (
+    SUCCESSOR,
     AEConfig,
     ImageDataset,
     Images,
@@ -22,19 +24,21 @@ from training import (
     Trainer,
     UserError,
     build_model,
-    choose_collection,
+    check_collection,
+    check_device,
     fit,
     fold,
     hold_out,
     is_finished,
     load_data,
+    lock_folder,
     pick_device,
     read_json,
     read_metrics,
-    successor_of,
+    settle,
     write_json,
 )
-from training.config import check_same
+from training.saved_config import check_same
 
 try:
     import optuna
@@ -91,25 +95,32 @@ def held_out_loss(
         shutil.rmtree(folder)
 
 
-def open_study(folder: Path, config: AEConfig) -> optuna.Study:
-    """The study in folder, of trials that have all of config but SEARCHED in common.
-
-    UserError: it is a study of others, or no study.
-    """
-    common = {name: value for name, value in config.to_dict().items() if name not in (*SEARCHED, 'trial')}
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+@contextlib.contextmanager
+def study_errors(folder: Path):
+    """UserError instead of the errors of a study's database."""
     try:
-        storage = f'sqlite:///{folder / "study.db"}'
-        study = optuna.create_study(storage=storage, study_name='tune', load_if_exists=True)
-        common = json.loads(json.dumps(common))  # as it comes back from the study
-        saved = study.user_attrs['config'] if 'config' in study.user_attrs else {}
-        check_same(common | saved, common, folder)  # what an older program did not save is taken as equal
-        study.set_user_attr('config', common)
+        yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f'expected a study of Optuna in {folder / "study.db"}, got: {reason}; delete the file'
+            f'expected a study of Optuna in {folder / "study.db"}, got: {reason}; make room if the disk is '
+            f'full, else delete the file'
         ) from None
+
+
+def open_study(folder: Path, config: AEConfig) -> optuna.Study:
+    """The study in folder, of trials that have all of config but SEARCHED in common.
+
+    UserError: it is a study of others.
+    """
+    common = {name: value for name, value in config.to_dict().items() if name not in (*SEARCHED, 'trial')}
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = f'sqlite:///{folder / "study.db"}'
+    study = optuna.create_study(storage=storage, study_name='tune', load_if_exists=True)
+    common = json.loads(json.dumps(common))  # as it comes back from the study
+    saved = study.user_attrs['config'] if 'config' in study.user_attrs else {}
+    check_same(common | saved, common, folder)  # what an older program did not save is taken as equal
+    study.set_user_attr('config', common)
     return study
 
 
@@ -123,10 +134,24 @@ def tune(config: AEConfig, train: Callable[[AEConfig], None]):
     """config.tune trials in the study in the run folder, those already there included; then a run of the
     best, by train(config), in its folder `best`."""
     folder, device = config.run_dir or Path('runs/ae-tune'), pick_device(config.device)
+    check_device(config, device)
     described, train_set, _ = load_data(config)
-    patterns = ('study.db*', 'best', 'best.new', 'best.replaced', 'best.json', 'best.json.tmp', 'trial')
-    choose_collection(folder, *patterns)
-    study = open_study(folder, described)
+    check_collection(folder, 'study.db*', 'best', 'best.json', 'trial')
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder):
+        with study_errors(folder):
+            study = open_study(folder, described)
+            search(study, described, train_set, folder / 'trial', device)
+            best = best_trial(study)
+        record = {'trial': best.number, 'held_out_loss': best.value, **best.user_attrs['config']}
+        write_json(folder / 'best.json', record)
+        run_again(config, folder / 'best', best, train)
+
+
+def search(
+    study: optuna.Study, config: AEConfig, train_set: ImageDataset, folder: Path, device: torch.device
+):
+    """Trials, in folder one after the other, until the study has config.tune of them."""
     print('trial  held-out loss  seconds  configuration')
     for trial in finished(study):
         print_trial(trial)
@@ -138,9 +163,7 @@ def tune(config: AEConfig, train: Callable[[AEConfig], None]):
             chosen = suggest(trial)
             trial.set_user_attr('config', chosen)
             try:
-                loss, seconds = held_out_loss(
-                    described.replace(**chosen), train_set, folder / 'trial', device
-                )
+                loss, seconds = held_out_loss(config.replace(**chosen), train_set, folder, device)
             except (NoSuchModel, NotFinite) as error:
                 trial.set_user_attr('reason', str(error))
                 trial = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
@@ -154,10 +177,6 @@ def tune(config: AEConfig, train: Callable[[AEConfig], None]):
             file=sys.stderr,
         )
         sys.exit(130)
-    best = best_trial(study)
-    record = {'trial': best.number, 'held_out_loss': best.value, **best.user_attrs['config']}
-    write_json(folder / 'best.json', record)
-    run_again(config, folder / 'best', best, train)
 
 
 def print_trial(trial: optuna.trial.FrozenTrial):
@@ -183,12 +202,13 @@ def run_again(
     config: AEConfig, run_dir: Path, best: optuna.trial.FrozenTrial, train: Callable[[AEConfig], None]
 ):
     """A run of the best trial's configuration in run_dir; what is there of another trial's is replaced."""
-    new = successor_of(run_dir)
-    for unfinished in (new, run_dir):
-        if (unfinished / 'config.json').exists() and not is_finished(unfinished):
-            if read_json(unfinished / 'config.json').get('trial') != best.number:
-                shutil.rmtree(unfinished)
-    begun = (new if new.exists() else run_dir) / 'config.json'
-    resume = begun.exists() and read_json(begun).get('trial') == best.number
+    settle(run_dir)
+    new = run_dir / SUCCESSOR
+    folder, begun = new if new.exists() else run_dir, None
+    with contextlib.suppress(UserError):
+        begun = read_json(folder / 'config.json').get('trial')
+    same = begun == best.number
+    if not same and folder.exists() and not is_finished(folder):
+        shutil.rmtree(folder)
     chosen = best.user_attrs['config']
-    train(config.replace(**chosen, trial=best.number, run_dir=run_dir, resume=resume, tune=0))
+    train(config.replace(**chosen, trial=best.number, run_dir=run_dir, resume=same, tune=0))

@@ -220,8 +220,23 @@ def one_line():
 
 @pytest.fixture(scope='session')
 def contents():
-    """contents(folder): names and bytes of its files."""
-    return lambda folder: {path.name: path.read_bytes() for path in folder.iterdir()}
+    """contents(folder): names and bytes of the files in it and below, but for those of its lock."""
+
+    def read(folder):
+        files = (path for path in folder.rglob('*') if path.is_file())
+        return {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in files
+            if path.name not in ('.lock', '.owner')
+        }
+
+    return read
+
+
+@pytest.fixture(scope='session')
+def names():
+    """names(folder): of what is in it, but for hidden files."""
+    return lambda folder: {path.name for path in folder.iterdir() if path.name[0] != '.'}
 
 
 @pytest.fixture(scope='session')

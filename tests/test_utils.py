@@ -6,6 +6,7 @@ import torch
 
 import utils
 from training.data import ImageDataset
+from training.errors import UserError
 
 IMAGES, LATENTS = torch.zeros(4, 28, 28), torch.zeros(4, 5)
 
@@ -111,7 +112,7 @@ def test_pictures_take_arrays_lists_and_half_precision(tmp_path, digits, convert
     assert len(list(tmp_path.iterdir())) == 2 and axes.shape == (1, 4)
 
 
-@pytest.mark.parametrize('name, error', [('none/x.png', FileNotFoundError), ('x.xyz', ValueError)])
+@pytest.mark.parametrize('name, error', [('none/x.png', UserError), ('x.xyz', ValueError)])
 def test_a_file_name_that_cannot_be_written_is_named(tmp_path, digits, name, error):
     with pytest.raises(error, match=name):
         utils.save_images(IMAGES, tmp_path / name)

@@ -11,17 +11,9 @@ from training.command import flag, parse_flags, pick_device, run_command, whole_
 from training.errors import NoSuchModel, NotFinite, UserError
 from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig, data_path_flag, device_flag
 from training.data import DATASETS, ImageDataset, load_images
-from training.runs import (
-    Run,
-    TrainedRun,
-    build_model,
-    find_data,
-    is_finished,
-    load_run,
-    open_run,
-    successor_of,
-)
-from training.runs import choose_collection, load_data
+from training.run_folders import SUCCESSOR, check_collection, is_finished, lock_folder, settle
+from training.runs import CHECKSUM, Run, TrainedRun, build_model, check_device, find_data
+from training.runs import load_data, load_run, open_run
 from training.batches import Images
 from training.randomness import GRADE, INFER, PRIOR, fold, noise_key
 from training.initialization import fit_warm_start, initialize_latents
@@ -32,4 +24,5 @@ from training.gan_trainer import GANTrainer
 from training.regularisation import hold_out, zero_weights
 from training.loop import fit
 from training.inference import INFER_LR, fit_latents, infer_latents, refine_latents
-from training.checkpoints import read_json, read_metrics, write_array, write_atomically, write_json
+from training.files import checksum, read_json, write_array, write_atomically, write_json
+from training.checkpoints import read_metrics

@@ -1,10 +1,8 @@
-"""Run folders: how a run begins, goes on after an interruption, replaces an older one, and is read again."""
+"""Runs: how one begins, goes on after an interruption, ends, and is read again."""
 
 import contextlib
-import dataclasses
 import os
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -16,20 +14,29 @@ import torch
 from torch import Tensor, nn
 
 import models
-from training.checkpoints import (
-    load_checkpoint,
-    read_json,
-    read_metrics,
-    remove_shares,
-    save_checkpoint,
-    write_json,
-)
+from training.checkpoints import load_checkpoint, read_metrics, remove_shares, save_checkpoint
 from training.command import pick_device
-from training.config import Config, check_same, config_from_dict
-from training.data import ImageDataset, default_data_path, load_images
+from training.config import Config
+from training.data import DATASETS, ImageDataset, default_data_path, load_images
 from training.distributed import fail, is_main, launched, main_first
 from training.errors import NoSuchModel, UserError
+from training.files import checksum, read_json, write_json
+from training.initialization import features
 from training.randomness import GRADE, noise_key
+from training.regularisation import held_out
+from training.run_folders import (
+    SUCCESSOR,
+    check_run_dir,
+    is_finished,
+    lock_folder,
+    replace_by_successor,
+    settle,
+)
+from training.saved_config import check_same, config_from_dict
+from training.schema import TensorOf, check, refuse
+
+HEAD = 'stage', 'config', 'model'  # entries of every final checkpoint; the others are parts of a TrainedRun
+CHECKSUM = 'checkpoint_sha256'  # the entry of results.json that says which checkpoint the results are of
 
 
 def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
@@ -87,31 +94,51 @@ class TrainedRun:
     frames: Tensor | None = None  # uint8 [F, 64, *shape], a GAN's samples over the epochs
 
 
-def misfit(error: Exception) -> UserError:
-    return UserError(
-        f'the checkpoint does not fit this version of the program ({str(error).splitlines()[0]}); '
-        f'train the run again'
-    )
+def trained_schema(config: Config, model: nn.Module) -> dict:
+    """What the final checkpoint of a configuration holds, see schema.check."""
+    parts = {'stage': str, 'config': dict, 'model': model.state_dict()}
+    if config.system == 'gan':
+        return {**parts, 'frames': TensorOf(torch.uint8, (None, None, *config.shape))}
+    n = config.n_train - (held_out(config.n_train) if config.patience else 0)
+    k = model.params_per_dim * model.latent_dim
+    parts['latents'] = TensorOf(torch.float32, (n, k))
+    parts['labels'] = TensorOf(torch.int64, (n,), below=len(DATASETS[config.dataset]))
+    if config.system == 'ae':
+        parts['best_epoch'] = range(config.epochs + 1)
+    if not model.encoder:
+        inputs = features(torch.zeros(1, *config.shape)).shape[1]
+        parts['warm_start'] = TensorOf(torch.float32, (inputs + 1, k))
+    return parts
+
+
+def saved_config(state: dict, path: Path) -> Config:
+    """The configuration in the state of the checkpoint in path. UserError: it is not that of a run."""
+    config, numbers = config_from_dict(state['config'], path), range(1, 2**63)
+    for name in ('n_train', 'n_test'):  # with_data made numbers of them
+        check(getattr(config, name), numbers, path, f'config.{name}')
+    for size in (len(config.shape), *config.shape):
+        check(size, numbers, path, 'config.shape')
+    check(config.dataset, str, path, 'config.dataset')
+    return config
 
 
 def load_trained(path: Path, device: torch.device) -> TrainedRun:
-    """The final checkpoint in path. UserError: it is none, or does not fit this program's models."""
+    """The final checkpoint in path. UserError: it is none, or not what its configuration makes."""
     state = load_checkpoint(path, device)
-    if state.get('stage') != 'trained':
-        raise UserError(
-            f'expected a finished run in {path.parent}, got the checkpoint of an unfinished one; '
-            f'train it again'
-        )
+    if state['stage'] != 'trained':
+        raise UserError(f'expected a trained model in {path}, got an unfinished one; finish it with --resume')
+    config = saved_config(state, path)
     try:
-        config = config_from_dict(state['config'])
-        with torch.random.fork_rng(devices=[]):  # new weights do not change the caller's random numbers
-            model = build_model(config).to(device)
-        model.load_state_dict(state['model'])
-    except (KeyError, TypeError, ValueError, RuntimeError, UserError) as error:
-        raise misfit(error) from None
-    others = {field.name for field in dataclasses.fields(TrainedRun)} - {'config', 'model'}
+        with torch.device('meta'):  # only shapes: a damaged size takes no memory
+            expected = trained_schema(config, build_model(config))
+    except (UserError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        refuse('a configuration whose model can be built', str(error).splitlines()[0], path)
+    check(state, expected, path)
+    with torch.random.fork_rng(devices=[]):  # new weights do not change the caller's random numbers
+        model = build_model(config).to(device)
+    model.load_state_dict(state['model'])
     model.eval().requires_grad_(False)
-    return TrainedRun(config, model, **{name: value for name, value in state.items() if name in others})
+    return TrainedRun(config, model, **{name: state[name] for name in expected if name not in HEAD})
 
 
 def load_run(folder: str | Path, device: str | None = None, script: str = 'train_vad.py') -> TrainedRun:
@@ -124,76 +151,20 @@ def load_run(folder: str | Path, device: str | None = None, script: str = 'train
     if not folder.is_dir():
         what = 'is a file' if folder.exists() else 'does not exist'
         raise UserError(f'expected a run folder, got {folder}, which {what}; {first}')
-    if not is_finished(folder):
-        unfinished = (folder / 'checkpoint.pt').exists()
-        got = 'an unfinished one; finish it with --resume' if unfinished else f'none; {first}'
-        raise UserError(f'expected a finished run in {folder}, got {got}')
+    settle(folder)
+    if not (folder / 'checkpoint.pt').exists():
+        raise UserError(f'expected a finished run in {folder}, got none; {first}')
     return load_trained(folder / 'checkpoint.pt', pick_device(device))
 
 
 def find_data(folder: Path, given: str | None) -> str:
-    """Where a finished run's data are: `given`, or where it was trained from, or if that is gone
+    """Where a finished run's data are: `given`, or where it was trained from, or if that is gone or not known
     DATA_PATH."""
-    recorded = read_json(folder / 'config.json').get('data_path', 'dataset')
-    return given or (recorded if Path(recorded).exists() else os.environ.get('DATA_PATH') or recorded)
-
-
-# ------------------------------------------------------------------------------------------ run folders
-
-
-def is_finished(folder: Path) -> bool:
-    """results.json is written last."""
-    return (Path(folder) / 'results.json').exists()
-
-
-def replace_folder(new: Path, old: Path):
-    """Put the folder `new` in the place of `old`."""
-    aside = old.with_name(old.name + '.replaced')
-    shutil.rmtree(aside, ignore_errors=True)
-    if old.exists():
-        os.rename(old, aside)
-    os.rename(new, old)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def successor_of(run_dir: Path) -> Path:
-    """The folder in which a successor of run_dir grows, <run_dir>.new.
-
-    A finished one, whose program was killed just before it replaced run_dir, does so now.
-    """
-    new = run_dir.with_name(run_dir.name + '.new')
-    if is_finished(new):
-        replace_folder(new, run_dir)
-    return new
-
-
-def choose_folder(run_dir: Path) -> Path:
-    """The folder to work in. A finished run stays in its place until its successor is finished too."""
-    if run_dir.exists() and not run_dir.is_dir():
-        raise UserError(f'expected --run-dir to be a folder, got the file {run_dir}')
-    inside = list(run_dir.iterdir()) if run_dir.exists() else []
-    others = any(path.is_dir() and not path.name.startswith('shares-') for path in inside)
-    if inside and (not (run_dir / 'config.json').exists() or others):
-        raise UserError(
-            f'expected --run-dir to be a new folder or that of a run, got {run_dir}, which holds other '
-            f'things; name another'
-        )
-    new = successor_of(run_dir)
-    return new if is_finished(run_dir) else run_dir
-
-
-def choose_collection(folder: Path, *patterns: str):
-    """Make the folder of several runs, or go on in it. UserError: something in it matches no pattern."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f'expected --run-dir to be a folder, got the file {folder}')
-    inside = folder.iterdir() if folder.exists() else []
-    others = [path.name for path in inside if not any(map(path.match, patterns))]
-    if others:
-        raise UserError(
-            f'expected --run-dir to be a new folder or one of the same command, got {folder}, which holds '
-            f'{min(others)}; name another'
-        )
-    folder.mkdir(parents=True, exist_ok=True)
+    recorded = None
+    with contextlib.suppress(UserError):
+        recorded = read_json(folder / 'config.json').get('data_path')
+    known = isinstance(recorded, str) and Path(recorded).exists()
+    return given or (recorded if known else default_data_path())
 
 
 # ------------------------------------------------------------------------------------- a run in progress
@@ -206,7 +177,7 @@ class Run:
     config: Config
     device: torch.device
     run_dir: Path  # where the run will be when it is finished
-    folder: Path  # where it grows
+    folder: Path  # where it grows: there, or as the successor of a finished one
     source: str  # where its images come from
     checkpoint: dict | None = None  # the state to go on from
     is_done: bool = False  # finished already: nothing to resume
@@ -238,32 +209,32 @@ class Run:
 
     def finish(self, results: dict):
         """Write results.json, and put the run in its place."""
-        write_json(self.folder / 'results.json', results)  # last: it tells that the run is finished
-        if self.folder != self.run_dir:
-            replace_folder(self.folder, self.run_dir)
+        record = {**results, CHECKSUM: checksum(self.folder / 'checkpoint.pt')}
+        write_json(self.folder / 'results.json', record)  # last: it tells that the run is finished
+        replace_by_successor(self.run_dir)  # if this is one
+
+
+def check_device(config: Config, device: torch.device):
+    """UserError: a run of that configuration is not possible there."""
+    if config.cuda_graph and (device.type != 'cuda' or config.dropout or config.prune):
+        got = f'got device {device.type}; leave it out'
+        fail(UserError(f'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, {got}'))
 
 
 def load_resumable(config: Config, folder: Path, device: torch.device | str = 'cpu') -> dict:
     """The state of the checkpoint in folder. UserError: it is of another configuration."""
-    state = load_checkpoint(folder / 'checkpoint.pt', device)
-    try:
-        saved = config_from_dict(state['config'])
-    except (KeyError, TypeError) as error:
-        raise misfit(error) from None
-    check_same(saved.to_dict(), config.to_dict(), folder)
+    path = folder / 'checkpoint.pt'
+    state = load_checkpoint(path, device)
+    check_same(saved_config(state, path).to_dict(), config.to_dict(), folder)
     return state
 
 
-def prepare_run(config: Config, device: torch.device, source: str) -> Run:
-    """The run of a configuration, its folder made and config.json in it. UserError: see open_run."""
-    if config.cuda_graph and (device.type != 'cuda' or config.dropout or config.prune):
-        raise UserError(
-            f'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, got device {device.type}; '
-            f'leave it out'
-        )
-    run_dir = config.run_dir or Path('runs') / config.name
-    run_dir = run_dir if run_dir.name else run_dir.resolve()  # '.' has no name to derive others from
-    folder, checkpoint = choose_folder(run_dir), None
+def prepare_run(config: Config, device: torch.device, source: str, run_dir: Path) -> Run:
+    """The run of a configuration in run_dir, which belongs to this process, and config.json in it. UserError:
+    see open_run."""
+    if is_main():
+        replace_by_successor(run_dir)  # if a program was killed just before it did
+    folder, checkpoint = run_dir / SUCCESSOR if is_finished(run_dir) else run_dir, None
     if folder != run_dir and config.resume and not folder.exists():
         load_resumable(config, run_dir)
         if is_main():
@@ -280,7 +251,7 @@ def prepare_run(config: Config, device: torch.device, source: str) -> Run:
     elif config.resume and is_main():
         print(f'no checkpoint in {folder} yet: starting from the beginning', file=sys.stderr)
     if is_main():
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         place = {'data': source, 'data_path': str(Path(config.data_path or default_data_path()).resolve())}
         write_json(folder / 'config.json', {**config.to_dict(), **place})
     return Run(config, device, run_dir, folder, source, checkpoint)
@@ -290,21 +261,35 @@ def prepare_run(config: Config, device: torch.device, source: str) -> Run:
 def open_run(config: Config, device: torch.device, train_set: ImageDataset) -> Iterator[Run]:
     """The run of a configuration: new, or with config.resume the one in its folder, which goes on.
 
-    Ctrl-C inside ends the program and prints the command that goes on. UserError: the folder holds other
-    things, or a run that is of another configuration, or unfinished and not to be resumed.
+    The folder belongs to this process until the end. Ctrl-C inside ends the program and prints the command
+    that goes on. UserError: the folder belongs to another process, holds other things, or a run that is of
+    another configuration, or unfinished and not to be resumed.
     """
-    run = main_first(lambda: prepare_run(config, device, train_set.source))
-    try:
-        yield run
-    except KeyboardInterrupt:
-        if not run.folder.exists():  # the run is finished, and in its place
-            raise
-        if not is_main():
+    run_dir = config.run_dir or Path('runs') / config.name
+    check_device(config, device)
+    with contextlib.ExitStack() as stack:
+
+        def prepare():
+            check_run_dir(run_dir)
+            if is_main():
+                run_dir.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock_folder(run_dir))
+            return prepare_run(config, device, train_set.source, run_dir)
+
+        run = main_first(prepare)
+        try:
+            yield run
+        except KeyboardInterrupt:
+            if not run.folder.exists():  # the run is finished, and in its place
+                raise
+            if is_main():
+                has_checkpoint = (run.folder / 'checkpoint.pt').exists()
+                print_how_to_go_on('the checkpoint is saved' if has_checkpoint else 'nothing was trained yet')
             sys.exit(130)
-        has_checkpoint = (run.folder / 'checkpoint.pt').exists()
-        saved = 'the checkpoint is saved' if has_checkpoint else 'nothing was trained yet'
-        again = shlex.join([*(word for word in sys.argv if word != '--resume'), '--resume'])
-        per_node = os.environ.get('LOCAL_WORLD_SIZE')
-        launcher = 'python' if launched() == 1 else f'torchrun --nproc-per-node {per_node}'
-        print(f'\ninterrupted; {saved}. Go on with: {launcher} {again}', file=sys.stderr)
-        sys.exit(130)
+
+
+def print_how_to_go_on(saved: str):
+    again = shlex.join([*(word for word in sys.argv if word != '--resume'), '--resume'])
+    per_node = os.environ.get('LOCAL_WORLD_SIZE')
+    launcher = 'python' if launched() == 1 else f'torchrun --nproc-per-node {per_node}'
+    print(f'\ninterrupted; {saved}. Go on with: {launcher} {again}', file=sys.stderr)

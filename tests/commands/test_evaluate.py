@@ -1,12 +1,17 @@
 """Grading finished runs: what it says and leaves, and what cannot be graded."""
 
 import json
+import os
+import re
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 import evaluate
+from training.checkpoints import load_checkpoint
+from training.run_folders import lock_folder
 
 
 def test_an_aligned_table_and_json(command, run_dir, tmp_path):
@@ -88,11 +93,8 @@ def test_grading_without_the_data(command, run_dir, tmp_path, one_line):
     'damage, message',
     [
         (lambda run: shutil.rmtree(run), 'does not exist; first run: python train_vad.py'),
-        (lambda run: (run / 'results.json').unlink(), 'an unfinished one; finish it with --resume'),
         (lambda run: [path.unlink() for path in run.iterdir()], 'got none; first run'),
         (lambda run: (run / 'checkpoint.pt').write_bytes(b'x'), 'expected a checkpoint in'),
-        (lambda run: (run / 'results.json').write_text('{'), 'expected a JSON object in'),
-        (lambda run: (run / 'config.json').write_text('[]'), 'expected a JSON object in'),
     ],
 )
 def test_what_cannot_be_graded(command, run_dir, one_line, damage, message):
@@ -104,8 +106,14 @@ def test_what_cannot_be_graded(command, run_dir, one_line, damage, message):
 @pytest.mark.parametrize(
     'changes, message',
     [
-        ({'stage': 'training'}, 'the checkpoint of an unfinished one'),
-        ({'model': {}}, 'does not fit this version of the program'),
+        ({'stage': 'training'}, 'expected a trained model in'),
+        ({'model': {}}, 'expected an entry model.pixel_bias in'),
+        ({'model': 'weights'}, 'expected dict as model in'),
+        ({'warm_start': None}, 'expected float32 [785, 12] as warm_start in'),
+        ({'latents': torch.zeros(63, 12)}, 'expected float32 [64, 12] as latents in'),
+        ({'latents': torch.full((64, 12), torch.nan)}, 'got 768 numbers in it that are not finite'),
+        ({'labels': torch.full((64,), 10)}, 'expected int64 [64] with values from 0 to 9 as labels in'),
+        ({'more': 1}, 'expected no entry more in'),
     ],
 )
 def test_checkpoints_that_cannot_be_graded(command, run_dir, change_checkpoint, one_line, changes, message):
@@ -114,20 +122,100 @@ def test_checkpoints_that_cannot_be_graded(command, run_dir, change_checkpoint, 
     assert status == 2 and one_line(err) and message in err
 
 
-def test_what_can_be_graded_is_graded_beside_what_cannot(command, run_dir, tmp_path, one_line):
-    status, out, err = command(evaluate, tmp_path / 'none', run_dir)
-    assert status == 2 and one_line(err) and str(run_dir) in out
+@pytest.mark.parametrize('name', ['latents', 'warm_start', 'labels', 'model', 'config', 'stage'])
+def test_a_checkpoint_without_one_of_its_entries(command, run_dir, one_line, name):
+    path = run_dir / 'checkpoint.pt'
+    state = load_checkpoint(path)
+    torch.save({key: value for key, value in state.items() if key != name}, path)
+    status, _, err = command(evaluate, run_dir)
+    assert status == 2 and one_line(err) and name in err and str(path) in err
+
+
+@pytest.mark.parametrize(
+    'error', [MemoryError('memory'), OSError(5, 'Input/output error'), RuntimeError('x')]
+)
+def test_what_can_be_graded_is_graded_beside_what_cannot(
+    command, run_dir, tmp_path, monkeypatch, one_line, error
+):
+    bad, grade = shutil.copytree(run_dir, tmp_path / 'bad'), evaluate.grade_run
+
+    def grade_or_fail(folder, *arguments):
+        if folder == bad:
+            raise error
+        return grade(folder, *arguments)
+
+    monkeypatch.setattr(evaluate, 'grade_run', grade_or_fail)
+    status, out, err = command(evaluate, tmp_path / 'none', bad, run_dir, '--json', tmp_path / 'grades.json')
+    assert status == 2 and err.count('\n') == 2 and err.count('error: ') == 2 and str(run_dir) in out
+    (grades,) = json.loads((tmp_path / 'grades.json').read_text())
+    assert grades['run'] == str(run_dir)
+
+
+def test_a_run_in_which_another_process_works_is_not_graded(command, run_dir, one_line):
+    with lock_folder(run_dir):
+        status, _, err = command(evaluate, run_dir)
+    assert status == 2 and one_line(err) and 'expected a folder that no other process works in' in err
+
+
+def test_a_run_that_may_only_be_read_is_graded_and_left_as_it_is(command, run_dir, contents, monkeypatch):
+    before = contents(run_dir)
+    monkeypatch.setattr(os, 'access', lambda *_: False)
+    status, out, err = command(evaluate, run_dir)
+    assert status == 0 and err.startswith(f'warning: {run_dir} is not writable') and str(run_dir) in out
+    assert contents(run_dir) == before
+
+
+# --------------------------------------------------------------------------- records beside a checkpoint
+
+
+def other_results(run):
+    results = json.loads((run / 'results.json').read_text())
+    (run / 'results.json').write_text(json.dumps({**results, 'seed': 7, 'checkpoint_sha256': '0'}))
+
+
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (other_results, 'is of another checkpoint than the one beside it'),
+        (lambda run: (run / 'results.json').unlink(), 'expected a JSON object in .*, got no such file'),
+        (lambda run: (run / 'results.json').write_text('{'), 'cannot be read as JSON'),
+        (lambda run: (run / 'results.json').write_text('{"kl": "x"}'), 'expected numbers for train_loss, kl'),
+    ],
+)
+def test_results_that_are_not_those_of_the_checkpoint_are_made_again(command, run_dir, damage, message):
+    before = json.loads((run_dir / 'results.json').read_text())
+    damage(run_dir)
+    status, _, err = command(evaluate, run_dir)
+    assert status == 0 and err.startswith('warning: ') and err.count('\n') == 1 and re.search(message, err)
+    after = json.loads((run_dir / 'results.json').read_text())
+    again = before.keys() - {'train_seconds', 'test_seconds', 'device', 'data', 'torch'}
+    assert {name: after[name] for name in again} == {name: before[name] for name in again}
+    status, _, err = command(evaluate, run_dir)
+    assert status == 0 and not err
+
+
+@pytest.mark.parametrize('content', [None, '[]', '{"data_path": 3}'])
+def test_a_run_without_its_config_file_is_graded_on_what_data_path_names(
+    command, run_dir, csv_dir, monkeypatch, content
+):
+    (run_dir / 'config.json').unlink()
+    if content:
+        (run_dir / 'config.json').write_text(content)
+    monkeypatch.setenv('DATA_PATH', str(csv_dir))
+    status, _, err = command(evaluate, run_dir)
+    assert status == 0 and not err
 
 
 def test_finished_runs_are_found_and_their_successors_settled(command, run_dir, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = tmp_path / 'runs'
     runs.mkdir()
-    for name in ('a.new', 'a.replaced', 'b', 'sweep/d02'):  # a was being replaced when the program died
-        shutil.copytree(run_dir, runs / name)
+    for name in ('a/.successor', 'b.new', 'b.replaced', 'sweep/d02'):
+        shutil.copytree(run_dir, runs / name)  # a was being replaced when the program died
     status, out, _ = command(evaluate)
     found = [line.split()[0] for line in out.splitlines()[1:]]
-    assert status == 0 and found == ['runs/a', 'runs/b', 'runs/sweep/d02']
+    assert status == 0 and found == ['runs/a', 'runs/b.new', 'runs/b.replaced', 'runs/sweep/d02']
+    assert not (runs / 'a' / '.successor').exists()
 
 
 def test_nothing_to_grade(command, tmp_path, monkeypatch, one_line):

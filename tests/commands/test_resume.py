@@ -1,6 +1,7 @@
 """Stopping and going on: by Ctrl-C, by --resume, and after a kill at any moment."""
 
 import json
+import os
 import random
 import shutil
 import time
@@ -10,7 +11,7 @@ import pytest
 import train_ad
 import train_vad
 from training.checkpoints import load_checkpoint
-from training.runs import choose_folder, is_finished
+from training.run_folders import SUCCESSOR, is_finished, lock_folder
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_latents_of_another_number_of_images_are_not_resumed(train, interrupted,
     change_checkpoint(interrupted, shares={name: x[:, :-1].clone() for name, x in shares.items()})
     before = path.read_bytes()
     status, _, err = train(train_vad, '--resume')
-    assert status == 2 and one_line(err) and 'latents of shape [5, 63, 12] instead of [5, 64, 12]' in err
+    assert status == 2 and one_line(err) and 'expected float32 [5, 64, 12] as shares.latents in' in err
     assert path.read_bytes() == before
 
 
@@ -105,6 +106,25 @@ def test_a_run_killed_after_training_only_grades_and_draws(train, run_dir, tmp_p
     assert all(results[name] == expected[name] for name in expected)
 
 
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'config.json'])
+def test_what_a_checkpoint_does_not_need_may_be_missing(train, interrupted, name):
+    (interrupted / name).unlink()
+    status, _, err = train(train_vad, '--resume')
+    assert status == 0 and not err
+    assert is_finished(interrupted) and (interrupted / name).exists()
+
+
+# ------------------------------------------------------------------------------------------------- owners
+
+
+def test_a_folder_in_which_another_process_works_is_left_alone(train, run_dir, contents, one_line):
+    with lock_folder(run_dir):
+        before = contents(run_dir)
+        status, _, err = train(train_vad, '--seed', '1')
+        assert status == 2 and one_line(err) and f'which process {os.getpid()} on' in err
+        assert contents(run_dir) == before
+
+
 # -------------------------------------------------------------------------------------------- successors
 
 
@@ -113,18 +133,38 @@ def test_a_finished_run_stays_until_its_successor_is_finished(train, run_dir, co
     flags = ['--dist', 'laplace', '--seed', '1']
     undo = stop_at(4, ctrl_c)
     status, _, _ = train(train_vad, *flags)
-    assert status == 130 and contents(run_dir) == before
+    now = contents(run_dir)
+    assert status == 130 and before.items() <= now.items()
+    assert all(name.startswith(SUCCESSOR) for name in now.keys() - before.keys())
     undo()
     status, _, _ = train(train_vad, *flags, '--resume')
     assert status == 0 and json.loads((run_dir / 'results.json').read_text())['seed'] == 1
     assert [path.name for path in run_dir.parent.iterdir() if path.name.startswith('run')] == ['run']
 
 
-def test_a_successor_killed_before_taking_its_place_takes_it(run_dir):
-    new = run_dir.with_name('run.new')
-    shutil.copytree(run_dir, new)
-    (new / 'mark').touch()
-    assert choose_folder(run_dir) == new and (run_dir / 'mark').exists() and not new.exists()
+def test_a_successor_killed_before_taking_its_place_takes_it(train, run_dir):
+    shutil.copytree(run_dir, run_dir.with_name('new')).rename(run_dir / SUCCESSOR)
+    (run_dir / SUCCESSOR / 'loss.png').write_text('new')
+    status, out, _ = train(train_vad, '--dist', 'laplace', '--resume')
+    assert status == 0 and 'is finished: nothing to resume' in out
+    assert (run_dir / 'loss.png').read_text() == 'new' and not (run_dir / SUCCESSOR).exists()
+
+
+@pytest.mark.parametrize('name', ['run.new', 'run.replaced'])
+def test_a_finished_run_is_not_lost_by_its_name(train, run_dir, contents, name):
+    other = shutil.copytree(run_dir, run_dir.with_name(name))
+    before = contents(other)
+    status, _, err = train(train_vad, '--seed', '1')
+    assert status == 0, err
+    assert contents(other) == before
+
+
+def test_a_run_folder_can_be_a_link(train, run_dir):
+    real = run_dir.rename(run_dir.with_name('real'))
+    run_dir.symlink_to(real)
+    status, _, err = train(train_vad, '--seed', '1')
+    assert status == 0, err
+    assert run_dir.is_symlink() and json.loads((real / 'results.json').read_text())['seed'] == 1
 
 
 # ----------------------------------------------------------------------------------------------- killing

@@ -1,7 +1,6 @@
 """What a run leaves: its folder, its report, its pictures."""
 
 import json
-import os
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,7 +60,7 @@ LSTM = ['--dist', 'laplace', '--encoder', 'lstm', '--likelihood', 'bernoulli', '
     ],
 )
 def test_a_run_from_start_to_report(
-    command, csv_dir, tmp_path, small, monkeypatch, module, arguments, default
+    command, csv_dir, tmp_path, small, monkeypatch, names, module, arguments, default
 ):
     monkeypatch.chdir(tmp_path)
     status, out, err = command(module, '--data-path', csv_dir, *arguments, *small)
@@ -69,7 +68,7 @@ def test_a_run_from_start_to_report(
     assert 'test_loss' in out and 'report.html' in out
     folder = tmp_path / 'runs' / default
     wanted = FILES | PICTURES | OTHERS.get(module, set())
-    assert set(os.listdir(folder)) == wanted
+    assert names(folder) == wanted
 
     results = json.loads((folder / 'results.json').read_text())
     assert set(results) >= RESULTS

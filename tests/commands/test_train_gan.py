@@ -1,7 +1,6 @@
 """train_gan.py: a run from start to report, stopping and going on, bad input."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -40,12 +39,12 @@ def flags(csv_dir):
 
 
 @pytest.mark.parametrize('kind', models.GAN_NETWORKS)
-def test_a_run_from_start_to_report(command, flags, tmp_path, monkeypatch, kind):
+def test_a_run_from_start_to_report(command, flags, tmp_path, monkeypatch, names, kind):
     monkeypatch.chdir(tmp_path)
     status, out, err = command(train_gan, '--model', kind, *flags)
     assert status == 0 and not err and 'frechet' in out and 'classes' in out, err
     folder = tmp_path / 'runs' / f'gan-{kind}'
-    assert set(os.listdir(folder)) == FILES | PICTURES
+    assert names(folder) == FILES | PICTURES
     metrics = read_metrics(folder)
     assert [m['epoch'] for m in metrics] == [1, 2, 3] and set(metrics[0]) == {'epoch', *TERMS, 'seconds'}
     assert all(0 < m['d_real'] < 1 and 0 < m['d_fake'] < 1 for m in metrics)

@@ -51,7 +51,7 @@ def best_of(folder):
     return json.loads((folder / 'best.json').read_text())
 
 
-def test_tuning_goes_on_where_it_stopped(search, impossible_third, tmp_path, stop_at, ctrl_c):
+def test_tuning_goes_on_where_it_stopped(search, impossible_third, tmp_path, stop_at, ctrl_c, names):
     status, out, err = search(3, 'whole')
     assert status == 0 and not err, err
     assert 'expected images that are large enough' in out
@@ -64,7 +64,7 @@ def test_tuning_goes_on_where_it_stopped(search, impossible_third, tmp_path, sto
         status, _, err = search(n, 'broken')
         assert status == 0 and not err, err
     folder = tmp_path / 'broken'
-    assert {path.name for path in folder.iterdir()} == {'study.db', 'best.json', 'best'}
+    assert names(folder) == {'study.db', 'best.json', 'best'}
     best, undisturbed = best_of(folder), best_of(tmp_path / 'whole')
     del best['trial'], undisturbed['trial']  # the interrupted one has a number too
     assert best == undisturbed
