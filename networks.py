@@ -34,7 +34,7 @@ def choose(table: dict, what: str, name: str) -> Any:
 
 def expect_shape(shape: tuple[int, ...], expected: tuple[int, ...], decoder: str):
     if tuple(shape) != expected:
-        got = f'got {tuple(shape)}; use --decoder groupnorm'
+        got = f'got {tuple(shape)}; use --decoder groupnorm or mlp'
         raise ValueError(f'expected images of shape {expected} for decoder {decoder}, {got}')
 
 
@@ -201,6 +201,12 @@ class ConvEncoder(nn.Module):
         channels, height, width = channels_first(shape)
         self.channels, layers, c_out = channels, [], 32
         while max(height, width) > 4:
+            if min(height, width) < 2:
+                got = f'got {shape[-2]} x {shape[-1]}; use --encoder mlp'
+                raise ValueError(
+                    'expected images whose height and width can both be halved until neither is above 4 '
+                    f'for encoder conv, {got}'
+                )
             layers += [
                 nn.Conv2d(channels, c_out, 4, stride=2, padding=1),
                 nn.GroupNorm(c_out // 8, c_out),
