@@ -202,10 +202,9 @@ class ConvEncoder(nn.Module):
         self.channels, layers, c_out = channels, [], 32
         while max(height, width) > 4:
             if min(height, width) < 2:
-                got = f'got {shape[-2]} x {shape[-1]}; use --encoder mlp'
                 raise ValueError(
                     'expected images whose height and width can both be halved until neither is above 4 '
-                    f'for encoder conv, {got}'
+                    f'for encoder conv, got {shape[-2]} x {shape[-1]}; use --encoder mlp'
                 )
             layers += [
                 nn.Conv2d(channels, c_out, 4, stride=2, padding=1),
@@ -213,13 +212,8 @@ class ConvEncoder(nn.Module):
                 nn.GELU(),
             ]
             channels, c_out, height, width = c_out, min(2 * c_out, 256), height // 2, width // 2
-        layers += [
-            nn.Flatten(),
-            nn.Linear(channels * height * width, 256),
-            nn.GELU(),
-            nn.Linear(256, outputs),
-        ]
-        self.layers = nn.Sequential(*layers)
+        head = [nn.Linear(channels * height * width, 256), nn.GELU(), nn.Linear(256, outputs)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), *head)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -195,13 +195,16 @@ def load_images(
     """
     root = Path(data_path or default_data_path())
     try:
-        if root.is_symlink():
-            root.stat()  # an error if it leads to nothing
+        try:
+            root.stat()
+        except FileNotFoundError:  # fine, unless a link leads there
+            if root.is_symlink():
+                raise
         name, source, train, test = find_images(root, dataset, n_train, n_test)
     except OSError as error:
-        path = Path(error.filename or root)
-        is_dangling = path.is_symlink() and not path.exists()
-        got = f'a symbolic link to {os.readlink(path)}, which is not there' if is_dangling else reason(error)
+        path, got = error.filename or root, error.strerror or reason(error)
+        if os.path.islink(path) and not os.path.exists(path):
+            got = f'a symbolic link to {os.readlink(path)}, which is not there'
         raise UserError(
             f'expected data that can be read in {path}, got: {got}; mend that, or name other data with '
             f'--data-path'

@@ -76,10 +76,8 @@ def parse_csv(
     return whole if np.array_equal(table, whole) else None
 
 
-def explain_csv(path: Path, n: int | None) -> UserError:
-    """What is wrong in the first n rows of a CSV file that parse_csv does not take."""
-    with open(path, encoding='latin-1') as file:
-        lines = [(number, text) for number, text in enumerate(file, 1) if number > 1 and text.strip()][:n]
+def explain_csv(path: Path, lines: list[tuple[int, str]]) -> UserError:
+    """What is wrong with lines of a CSV file, with their numbers, that parse_csv does not take."""
     if not lines:
         return UserError(f'expected images in {path}, got a header and nothing below it; add rows of images')
     for number, text in lines:
@@ -100,9 +98,7 @@ def explain_csv(path: Path, n: int | None) -> UserError:
                     f'expected {what}, whole numbers, in {path}, got {cell.strip()[:20]!r} in line {number}, '
                     f'column {i + 1}; correct or remove that line'
                 )
-    return UserError(
-        f'expected the quotation marks of each line of {path} in pairs, got one alone; remove it'
-    )
+    return UserError(f'expected quotation marks in pairs in each line of {path}, got one alone; remove it')
 
 
 def read_csv(path: Path, n: int | str | None) -> tuple[np.ndarray, np.ndarray]:
@@ -112,9 +108,8 @@ def read_csv(path: Path, n: int | str | None) -> tuple[np.ndarray, np.ndarray]:
             f'expected the file {path} beside its other half, got no such file; add it, or remove the '
             f'other to use another source'
         )
-    with open(
-        path, encoding='utf-8-sig', errors='replace'
-    ) as file:  # sig: without the mark that Excel writes
+    text = dict(encoding='utf-8-sig', errors='replace')  # sig: without the mark that Excel puts first
+    with open(path, **text) as file:
         columns = [name.strip('"') for name in file.readline().strip().split(',')]
     if len(columns) != 785 or columns[0] != 'label':
         raise UserError(
@@ -124,9 +119,12 @@ def read_csv(path: Path, n: int | str | None) -> tuple[np.ndarray, np.ndarray]:
         )
     n = {'all': None, None: DEFAULT_IMAGES}.get(n, n)
     table = parse_csv(path, np.int32, 1, n)
-    table = parse_csv(path, np.float64, 1, n) if table is None else table
-    if table is None:
-        raise explain_csv(path, n)
+    if table is None:  # perhaps lines of spaces, or 2.0 for 2
+        with open(path, **text) as file:
+            lines = [(number, row) for number, row in enumerate(file, 1) if number > 1 and row.strip()][:n]
+        table = parse_csv([row for _, row in lines], np.float64)
+        if table is None:
+            raise explain_csv(path, lines)
     return table[:, 1:].reshape(-1, 28, 28), table[:, 0]
 
 
@@ -146,8 +144,8 @@ def find_idx(name: str, root: Path) -> list[Path] | None:
             return [paths[file][0] for file in files]
         if len(missing) < len(files):
             raise UserError(
-                f'expected {name} in {folder} as four files, got some without {", ".join(missing)} (or the '
-                f'same with .gz); add what is missing, or remove the others to use another source'
+                f'expected the four files of {name} in {folder}, got no {" and no ".join(missing)}, with '
+                f'.gz or without; add what is missing, or remove the others to use another source'
             )
     return None
 
