@@ -55,7 +55,7 @@ class GroupNormDecoder(nn.Module):
         super().__init__()
         self.shape, (channels, height, width) = shape, channels_first(shape)
         if height % 4 or width % 4:
-            got = f'got {height} x {width}; pad them, or use --decoder mlp'
+            got = f'got {height} x {width}; use --decoder mlp, or pad them'
             raise ValueError(
                 f'expected images whose height and width are multiples of 4 for decoder groupnorm, {got}'
             )

@@ -104,6 +104,15 @@ def read_folder(name: str, root: Path, n_train: int | str | None, n_test: int | 
     return read_imagenette(root, 'train', n_train), read_imagenette(root, 'val', n_test)
 
 
+def holds_files(folder: Path) -> bool:
+    """Whether a folder has anything but folders in it. OSError: it, or one of them, cannot be read."""
+
+    def fail(error):  # else os.walk takes such a folder for an empty one
+        raise error
+
+    return folder.exists() and any(files for *_, files in os.walk(folder, onerror=fail))
+
+
 def find_images(
     root: Path, dataset: str | None, n_train: int | str | None, n_test: int | str | None
 ) -> tuple[str, str, tuple, tuple]:
@@ -134,7 +143,7 @@ def find_images(
         except Unavailable as error:
             files = f"as {name}_train.csv and {name}_test.csv or as torchvision's files"
             failed = f'downloading it failed ({error})'
-            if dataset or any(path.is_symlink() or not path.is_dir() for path in root.rglob('*')):
+            if dataset or holds_files(root):
                 raise UserError(
                     f'expected {name} in {root} {files}, got neither, and {failed}; '
                     f'name the folder with --data-path'
