@@ -144,8 +144,8 @@ def main():
     for folder in find_runs(options.runs):
         try:
             settle(folder)
-            # Nobody else can change what this user may not change: such a run is graded without a lock.
-            writable = os.access(folder, os.W_OK)
+            # A run that may only be read is graded without a lock, and what is no run gets none.
+            writable = os.access(folder, os.W_OK) and (folder / 'checkpoint.pt').exists()
             with lock_folder(folder) if writable else contextlib.nullcontext():
                 graded[str(folder)] = grade_run(folder, options, writable)
         except (UserError, OSError, MemoryError, RuntimeError) as error:  # the others are graded all the same
