@@ -105,7 +105,7 @@ def read_folder(name: str, root: Path, n_train: int | str | None, n_test: int | 
 
 
 def holds_files(folder: Path) -> bool:
-    """Whether a folder has anything but folders in it, and but hidden things, as a killed download leaves them.
+    """Whether a folder has files in it that are not hidden; a killed download leaves hidden ones.
 
     OSError: it, or a folder in it, cannot be read.
     """
