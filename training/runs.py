@@ -290,6 +290,6 @@ def open_run(config: Config, device: torch.device, train_set: ImageDataset) -> I
 
 def print_how_to_go_on(saved: str):
     again = shlex.join([*(word for word in sys.argv if word != '--resume'), '--resume'])
-    per_node = os.environ.get('LOCAL_WORLD_SIZE')
+    per_node = os.environ.get('LOCAL_WORLD_SIZE', launched())
     launcher = 'python' if launched() == 1 else f'torchrun --nproc-per-node {per_node}'
     print(f'\ninterrupted; {saved}. Go on with: {launcher} {again}', file=sys.stderr)
