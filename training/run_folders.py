@@ -81,6 +81,8 @@ def replace_by_successor(run_dir: Path):
     """
     new, last = run_dir / SUCCESSOR, 'results.json'
     if not is_finished(new):
+        with contextlib.suppress(OSError):
+            new.rmdir()  # empty if the program was killed just before it did
         return
     if is_finished(run_dir):
         for path in [path for pattern in FILES for path in run_dir.glob(pattern)]:

@@ -115,7 +115,8 @@ def test_files_of_the_user_stay(tmp_path):
 
 @pytest.mark.parametrize('moment', range(9))
 def test_taking_the_place_can_be_interrupted_anywhere(tmp_path, monkeypatch, moment):
-    """Four files are removed and four moved: the program is killed before one of these, and starts again."""
+    """Four files are removed and four moved, then a folder is removed: the program is killed before one of
+    these, and starts again."""
     run = make_run(tmp_path / 'run', 1)
     make_run(run / SUCCESSOR, 2)
     operations = iter(range(100))
@@ -134,12 +135,13 @@ def test_taking_the_place_can_be_interrupted_anywhere(tmp_path, monkeypatch, mom
     with monkeypatch.context() as patch:
         patch.setattr('pathlib.Path.unlink', killed_at(os.unlink))
         patch.setattr('os.replace', killed_at(os.replace))
+        patch.setattr('pathlib.Path.rmdir', killed_at(os.rmdir))
         try:
             replace_by_successor(run)
         except Killed:
             # Either run is whole, or the folder says that it is not finished.
             assert not is_finished(run) or moment < 4 or seeds(run) == {'2'}
-    settle(run)
+    replace_by_successor(run)
     assert seeds(run) == {'2'} and not (run / SUCCESSOR).exists()
 
 
