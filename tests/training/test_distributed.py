@@ -22,6 +22,7 @@ import train_ad
 import train_vad
 import train_vae
 from training.checkpoints import load_checkpoint, read_metrics
+from training.errors import UserError
 
 ROOT = Path(train_vad.__file__).parent
 FLAGS = ['--latent-dim', '5', '--device', 'cpu', '--decoder', 'mlp', '--epochs', '2', '--batch-size', '10']
@@ -127,3 +128,17 @@ def test_one_line_says_what_is_wrong(processes, tmp_path, one_line, module, flag
     assert all(statuses) and one_line(err) and err.startswith('error: ' + message) and not out, err
     assert not re.search(rf'File "{re.escape(str(ROOT))}/\w+\.py"', err)  # no traceback of ours
     assert not (tmp_path / 'run' / 'checkpoint.pt').exists()
+
+
+@pytest.mark.parametrize(
+    'writer', ['loop.write_atomically', 'loop.append_line', 'checkpoints.save_checkpoint']
+)
+def test_one_line_says_what_only_the_main_process_cannot_write(
+    processes, monkeypatch, tmp_path, one_line, writer
+):
+    def write(*_):
+        raise UserError('the disk is full')
+
+    monkeypatch.setattr(f'training.{writer}', write)
+    statuses, _, err = processes(2, train_ad, '--run-dir', tmp_path / 'run')
+    assert statuses == [2, 2] and one_line(err), err
