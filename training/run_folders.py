@@ -116,6 +116,7 @@ def check_run_dir(run_dir: Path):
     inside = [path for path in run_dir.iterdir() if not path.name.startswith('.')] if run_dir.exists() else []
     others = any(path.is_dir() and not path.name.startswith('shares-') for path in inside)
     is_run = any((run_dir / name).exists() for name in ('config.json', 'checkpoint.pt', 'results.json'))
+    is_run = is_run or is_finished(run_dir / SUCCESSOR)  # killed while it took its place
     if others or inside and not is_run:
         raise UserError(
             f'expected --run-dir to be a new folder or that of a run, got {run_dir}, which holds other '

@@ -168,7 +168,9 @@ def test_new_folders_and_those_of_runs_can_be_run_folders(tmp_path):
     (run / 'config.json').unlink()  # the checkpoint tells too
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'link').symlink_to(run)
-    for name in ('run', 'empty', 'link', 'none', 'none/deeper'):
+    make_run(shutil.copytree(tmp_path / 'empty', tmp_path / 'replaced') / SUCCESSOR, 2)
+    (tmp_path / 'replaced' / 'loss.png').touch()  # the first file to be moved: a program was killed after it
+    for name in ('run', 'empty', 'link', 'none', 'none/deeper', 'replaced'):
         check_run_dir(tmp_path / name)
 
 
