@@ -34,7 +34,7 @@ def choose(table: dict, what: str, name: str) -> Any:
 
 def expect_shape(shape: tuple[int, ...], expected: tuple[int, ...], decoder: str):
     if tuple(shape) != expected:
-        got = f'got {tuple(shape)}; use --decoder groupnorm'
+        got = f'got {tuple(shape)}; use --decoder groupnorm or mlp'
         raise ValueError(f'expected images of shape {expected} for decoder {decoder}, {got}')
 
 
@@ -55,7 +55,7 @@ class GroupNormDecoder(nn.Module):
         super().__init__()
         self.shape, (channels, height, width) = shape, channels_first(shape)
         if height % 4 or width % 4:
-            got = f'got {height} x {width}; pad them, or use --decoder mlp'
+            got = f'got {height} x {width}; use --decoder mlp, or pad them'
             raise ValueError(
                 f'expected images whose height and width are multiples of 4 for decoder groupnorm, {got}'
             )
@@ -201,19 +201,19 @@ class ConvEncoder(nn.Module):
         channels, height, width = channels_first(shape)
         self.channels, layers, c_out = channels, [], 32
         while max(height, width) > 4:
+            if min(height, width) < 2:
+                raise ValueError(
+                    'expected images whose height and width can both be halved until neither is above 4 '
+                    f'for encoder conv, got {shape[-2]} x {shape[-1]}; use --encoder mlp'
+                )
             layers += [
                 nn.Conv2d(channels, c_out, 4, stride=2, padding=1),
                 nn.GroupNorm(c_out // 8, c_out),
                 nn.GELU(),
             ]
             channels, c_out, height, width = c_out, min(2 * c_out, 256), height // 2, width // 2
-        layers += [
-            nn.Flatten(),
-            nn.Linear(channels * height * width, 256),
-            nn.GELU(),
-            nn.Linear(256, outputs),
-        ]
-        self.layers = nn.Sequential(*layers)
+        head = [nn.Linear(channels * height * width, 256), nn.GELU(), nn.Linear(256, outputs)]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), *head)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:

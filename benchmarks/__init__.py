@@ -4,3 +4,5 @@ python -m benchmarks.step         a step and the time to a test loss, against a 
 python -m benchmarks.whole_run    the time of a whole process
 python -m kernels.benchmark       the kernels
 """
+
+import training  # before PyTorch and the others, see training/startup.py

@@ -2,16 +2,20 @@
 
 import contextlib
 import itertools
+import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 import torch
 
-from training import ImageDataset, distributed, pick_device
+from training import ImageDataset, UserError, distributed, pick_device
 
 SPAWN = torch.multiprocessing.get_context('spawn')
 
@@ -45,30 +49,46 @@ def endless(batches: Callable[[], Iterable]) -> Iterator:
     return itertools.chain.from_iterable(iter(batches, None))
 
 
-def ignore_interrupts():
-    """For processes started here: Ctrl-C ends their parent, and that ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def exit_on_sigterm():
+    """Let SIGTERM end this program by an exception: it removes its temporary folders, and ends the processes
+    that it started."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 
-def start_process(
-    make_step: Callable, train_set: ImageDataset, device: str, *args, **environment: str
-) -> Connection:
-    """A process of its own for the step make_step(train_set, device, *args).
+# ------------------------------------------------------------------------------------- other processes
 
-    Returns the pipe for take_steps; closing it ends the process.
+
+def start_process(work: Callable, *args, **environment: str) -> Connection:
+    """work(pipe, *args) in a process of its own, with these changes of the environment.
+
+    Returns the other end of the pipe. The process ends with this one, and Ctrl-C does not reach it.
     """
     pipe, end = SPAWN.Pipe()
-    args = (end, environment, make_step, train_set, device, *args)
-    SPAWN.Process(target=serve_steps, args=args, daemon=True).start()
+    process = SPAWN.Process(target=run_process, args=(environment, work, end, *args), daemon=True)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a process starts with what its parent ignores
+    process.start()
+    signal.signal(signal.SIGINT, before)
     end.close()  # in this process: if the other one dies, recv raises
     return pipe
 
 
-def serve_steps(
-    pipe: Connection, environment: dict[str, str], make_step: Callable, train_set, device: str, *args
-):
-    ignore_interrupts()
+def run_process(environment: dict[str, str], work: Callable, pipe: Connection, *args):
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ.update(environment)
+    work(pipe, *args)
+
+
+def end_with_parent():
+    """A program that ends by itself also ends the processes that it started; one that is killed does not."""
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def serve_steps(pipe: Connection, make_step: Callable, train_set: ImageDataset, device: str, *args):
+    """The work of a process for take_steps: the step make_step(train_set, device, *args).
+
+    Closing the pipe ends it.
+    """
     device = pick_device(device)
     step = make_step(train_set, device, *args)
     with contextlib.suppress(EOFError):  # the pipe is closed
@@ -81,11 +101,23 @@ def serve_steps(
 
 
 def take_steps(pipes: list[Connection], number: int):
-    """Let the processes behind the pipes all take so many steps, and wait for them."""
+    """Let the processes behind the pipes all take so many steps, and wait for them. UserError: one ended."""
+    with contextlib.suppress(ConnectionError):  # it ended: receive says so
+        for pipe in pipes:
+            pipe.send(number)
     for pipe in pipes:
-        pipe.send(number)
-    for pipe in pipes:
-        pipe.recv()
+        receive(pipe)
+
+
+def receive(pipe: Connection) -> Any:
+    """What the process behind the pipe sends. UserError: it ended."""
+    try:
+        return pipe.recv()
+    except (EOFError, ConnectionError):
+        raise UserError(
+            'expected a process of this benchmark to go on, got its end; its error is above, or memory ran '
+            'out: use fewer images or processes'
+        ) from None
 
 
 def peak_memory(device: torch.device) -> float:

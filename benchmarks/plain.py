@@ -7,6 +7,7 @@ report's 0.02 for everything, at which the images often stay black for all 100 e
 """
 
 import time
+from multiprocessing.connection import Connection
 
 import torch
 import torch.nn.functional as F
@@ -119,3 +120,8 @@ def plain_curve(train_set: ImageDataset, test_set: ImageDataset, device: torch.d
         if arrived and (not best or curve[-1][0] < best[-1][0]):
             best = curve
     return best or curve
+
+
+def send_plain_curve(pipe: Connection, *args):
+    """plain_curve(*args), sent to the process behind the pipe."""
+    pipe.send(plain_curve(*args))

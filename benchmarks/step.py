@@ -13,6 +13,7 @@ batches of 64, each after another of its kind; the figure is their median.
 
 import itertools
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,16 +26,17 @@ import torch
 from torch.distributed.elastic.utils.distributed import get_free_port
 
 from benchmarks.measure import (
-    SPAWN,
     by_turns,
     endless,
-    ignore_interrupts,
+    exit_on_sigterm,
     peak_memory,
+    receive,
+    serve_steps,
     start_process,
     synchronise,
     take_steps,
 )
-from benchmarks.plain import LATENT_DIM, PASSES, TARGET, Curve, Plain, plain_curve
+from benchmarks.plain import LATENT_DIM, PASSES, TARGET, Curve, Plain, send_plain_curve
 from evaluation import BATCH_SIZE, course_loss, save_figure
 from training import (
     ImageDataset,
@@ -119,7 +121,7 @@ def variants(train_set: ImageDataset, device: torch.device, decoder: str) -> dic
 
     threads, usual = torch.get_num_threads(), usual_step(train_set, device, decoder)
     # This process does not call keep_freed_memory.
-    process = start_process(usual_step, train_set, str(device), decoder)
+    process = start_process(serve_steps, usual_step, train_set, str(device), decoder)
 
     def one_thread():
         torch.set_num_threads(1)
@@ -153,7 +155,8 @@ def one_and_many(n: int, train_set: ImageDataset, device: torch.device, batch_si
         for rank in range(n):  # what torchrun tells its processes
             environment = dict(RANK=str(rank % size), LOCAL_RANK=str(rank), WORLD_SIZE=str(size))
             environment |= dict(MASTER_ADDR='localhost', MASTER_PORT=port)
-            group.append(start_process(shared_step, train_set, device.type, batch_size, **environment))
+            args = shared_step, train_set, device.type, batch_size
+            group.append(start_process(serve_steps, *args, **environment))
         take_steps(group, 1)
     images = {'one': 5 * batch_size, 'together': 5 * batch_size, 'apart': 5 * n * batch_size}
     groups = {'one': alone[:1], 'together': together, 'apart': alone}
@@ -191,7 +194,12 @@ def our_curve(train_set: ImageDataset, test_set: ImageDataset, device: torch.dev
 
 def many_images(n: int, folder: str | Path) -> Path:
     """A .npy file of n images of noise."""
-    path = Path(folder) / 'images.npy'
+    path, free = Path(folder) / 'images.npy', shutil.disk_usage(folder).free
+    if free < n * 28 * 28:  # writing to a mapped file on a full disk would kill this process
+        raise UserError(
+            f'expected {n * 28 * 28 / 1e6:.0f} MB of disk for temporary files, got {free / 1e6:.0f} MB in '
+            f'{folder}; set TMPDIR to a folder with room, or use --short'
+        )
     images = np.lib.format.open_memmap(path, 'w+', np.uint8, (n, 28, 28))
     generator = np.random.default_rng(0)
     for part in np.split(images, range(100_000, n, 100_000)):
@@ -234,6 +242,7 @@ class Options:
 
 def main():
     options = parse_flags(Options)
+    exit_on_sigterm()
     device, seconds = pick_device(options.device), 10 if options.short else 30
     train_set, test_set = load_images(options.data_path)
     if len(train_set) < BATCH_SIZE:
@@ -243,6 +252,9 @@ def main():
             f'expected --processes to be at most {torch.cuda.device_count()}, the GPUs of this machine, got '
             f'{options.processes}; use fewer, or --device cpu'
         )
+    if options.dir.is_file():
+        raise UserError(f'expected --dir to be a folder, got the file {options.dir}')
+    options.dir.mkdir(parents=True, exist_ok=True)
     result = {
         'device': torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu',
         'torch': torch.__version__,
@@ -259,7 +271,6 @@ def main():
         result |= compare_processes(options.processes, train_set, device, seconds)
     else:
         result |= compare_with_plain(options, train_set, test_set, device, seconds)
-    options.dir.mkdir(parents=True, exist_ok=True)
     write_json(options.dir / 'benchmark.json', result)
     print(f'figures: {options.dir / "benchmark.json"}')
     if 'curves' in result:
@@ -292,7 +303,7 @@ def compare_processes(k: int, train_set: ImageDataset, device: torch.device, sec
 def compare_with_plain(
     options: Options, train_set: ImageDataset, test_set: ImageDataset, device: torch.device, seconds: float
 ) -> dict:
-    plain, result = start_process(plain_step, train_set, str(device)), {}
+    plain, result = start_process(serve_steps, plain_step, train_set, str(device)), {}
     steps = {
         'plain program': lambda: take_steps([plain], 1),
         "ours, the 7x7 report's decoder": usual_step(train_set, device, 'dcgan7x7'),
@@ -322,8 +333,8 @@ def compare_with_plain(
         print(f'peak memory: {result["peak_memory_gb"]:.1f} GB')
     curves = {'ours': our_curve(train_set, test_set, device, options.seed)}
     if not options.short:
-        with SPAWN.Pool(1, ignore_interrupts) as pool:
-            curves['plain program'] = pool.apply(plain_curve, (train_set, test_set, device, options.seed))
+        process = start_process(send_plain_curve, train_set, test_set, device, options.seed)
+        curves['plain program'] = receive(process)
     ends = {name: curve[-1][0] for name, curve in curves.items() if curve[-1][1] <= TARGET}
     for name, curve in curves.items():
         arrival = f'after {ends[name]:.1f} s' if name in ends else f'not within {curve[-1][0]:.1f} s'

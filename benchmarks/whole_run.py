@@ -5,33 +5,52 @@ Usage:
     python -m benchmarks.whole_run train_ad.py --decoder dcgan7x7      any other; flags go to the script
 """
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+import torch
+
+from benchmarks.measure import exit_on_sigterm
+from training import UserError, read_json, run_command
+
 
 def main():
     script, *flags = sys.argv[1:] or ['train_vad.py']
+    if script in ('-h', '--help'):
+        print(__doc__)
+        return
+    scripts = sorted(path.name for path in Path().glob('train_*.py'))
+    if script not in scripts:
+        raise UserError(f'expected one of {", ".join(scripts)}, got {script!r}; run this in their folder')
+    if any(word.split('=')[0] == '--run-dir' for word in flags):
+        raise UserError('expected no --run-dir (the run goes to a temporary folder), got one; leave it out')
+    exit_on_sigterm()
     with tempfile.TemporaryDirectory() as folder:
         run_dir = Path(folder) / 'run'
+        command = [sys.executable, script, *flags, '--run-dir', str(run_dir)]
         started = time.perf_counter()
-        status = subprocess.call([sys.executable, script, *flags, '--run-dir', str(run_dir)])
+        # In a session of its own Ctrl-C does not reach it. KeyboardInterrupt in this process kills it.
+        status = subprocess.call(command, start_new_session=True)
         total = time.perf_counter() - started
-        if status:
+        if status > 0:  # it has said why
             sys.exit(status)
-        results = json.loads((run_dir / 'results.json').read_text())
-        import torch  # after the clock has stopped
-
-        machine = f'{results["device"]}, {torch.get_num_threads()} threads, torch {torch.__version__}'
-        print(f'{" ".join([script, *flags])} on {machine}')
-        parts = {'training': results['train_seconds'], 'fitting test latents': results['test_seconds']}
-        parts['start, grading, pictures'] = total - sum(parts.values())
-        for name, seconds in {**parts, 'the whole process': total}.items():
-            print(f'{name:26}{seconds:7.1f} s')
+        if status < 0:
+            raise UserError(f'expected {script} to end by itself, got its end by signal {-status}')
+        if not (run_dir / 'results.json').exists():
+            raise UserError(f'expected {script} to train one run, got none; leave out --sweep and --tune')
+        results = read_json(run_dir / 'results.json')
+    machine = f'{results["device"]}, {torch.get_num_threads()} threads, torch {torch.__version__}'
+    print(f'{" ".join([script, *flags])} on {machine}')
+    parts = {'training': results['train_seconds']}
+    if 'test_seconds' in results:  # a GAN has no latents of test images
+        parts['fitting test latents'] = results['test_seconds']
+    parts['start, grading, pictures'] = total - sum(parts.values())
+    for name, seconds in {**parts, 'the whole process': total}.items():
+        print(f'{name:26}{seconds:7.1f} s')
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -4,6 +4,7 @@ losses.py has the course's loss, grades.py what results.json says, samples.py th
 frechet.py the distance of samples from real images, pictures.py and report.py what one looks at.
 """
 
+import training  # before PyTorch, see training/startup.py
 from evaluation.losses import BATCH_SIZE, course_loss, evaluate_model, reconstruction_loss
 from evaluation.samples import sample_mixture, sample_prior
 from evaluation.grades import NEIGHBOURS, evaluate, grade_samples, grade_test, grade_training

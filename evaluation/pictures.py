@@ -1,5 +1,6 @@
 """The pictures of a run folder."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def save_gif(frames: Tensor, file_name: Path):
     lasts longer.)
     """
     frames = torch.as_tensor(frames).detach().cpu().float().clamp(0, 255).round().byte()
-    factor = max(1, 224 // frames.shape[-1])
+    step = math.ceil(max(frames.shape[-2:]) / 65_535)  # the most pixels that a side of a GIF can have
+    frames = frames[..., ::step, ::step]
+    factor = max(1, 224 // max(frames.shape[-2:]))
     frames = frames.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
     frames = frames.movedim(1, 3) if frames.dim() == 4 else frames  # PIL has the channels last
     first, *others = [Image.fromarray(frame.contiguous().numpy()) for frame in frames]
@@ -89,7 +92,8 @@ def save_rows(rows: list[tuple[str, Tensor]], file_name: Path, per_row: int):
     """Write labelled rows of images. rows: (label, images [n, 28, 28] or [n, 3, H, W] in 0-255) pairs."""
     strips = [image_grid(images, per_row) for _, images in rows]  # [3, height, width] each
     heights = [strip.shape[1] for strip in strips]
-    size = (12, 12 * sum(heights) / max(strip.shape[2] for strip in strips) + 0.15 * len(rows))  # inches
+    height = 12 * sum(heights) / max(strip.shape[2] for strip in strips) + 0.15 * len(rows)
+    size = (12, min(height, 100))  # inches; a figure of columns of pixels would be too high to be drawn
     ratios = dict(height_ratios=heights)
     fig, axes = plt.subplots(len(rows), 1, squeeze=False, figsize=size, gridspec_kw=ratios)
     for ax, (label, _), strip in zip(axes[:, 0], rows, strips):

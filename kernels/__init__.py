@@ -11,10 +11,12 @@ Files, in the order in which to read them:
     elementary.py   elementary functions for them
     adam.py         Adam for rows of latents: reference, kernel, functions for callers
     checks.py       all checks of arguments
+    command.py      Ctrl-C and errors of the two commands
     benchmark.py    python -m kernels.benchmark: how fast the kernels are
     compiled.py     python -m kernels.compiled: what the compiler made of them
 """
 
+from kernels import command  # first: Ctrl-C during the imports below
 from kernels.adam import row_adam_, row_adam_reference_, row_adam_triton_
 from kernels.families import FAMILIES, family
 from kernels.noise import philox_4x32, uniform

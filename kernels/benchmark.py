@@ -28,6 +28,7 @@ from torch.distributions import Exponential, Laplace, Normal, kl_divergence
 from torch.utils.benchmark import Timer
 
 import kernels
+from kernels.command import run_command
 from kernels.elementary import triton
 
 SIZES = [(64, 60), (2**10, 64), (2**14, 64), (2**17, 64), (2**20, 64)]  # B, D
@@ -155,7 +156,10 @@ def main():
         help='where the results go (default: %(default)s)',
     )
     args = parser.parse_args()
-    args.dir.mkdir(parents=True, exist_ok=True)
+    if not args.dir.exists():
+        args.dir.mkdir(parents=True)
+    path = args.dir / 'benchmark.json'
+    open(path, 'a').close()  # an error that would otherwise come after the measurements
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     versions = {'torch': torch.__version__} | ({'triton': triton.__version__} if device == 'cuda' else {})
     ceiling, rows = measure(device)
@@ -169,6 +173,8 @@ def main():
         rows=rows,
         adam=measure_adam(device),
     )
+    path.write_text(json.dumps(result, indent=1), encoding='utf-8')
+    draw(result, args.dir / 'benchmark.png')
     print(
         *(f'{key} {value}' for key, value in versions.items()),
         result['date'],
@@ -191,9 +197,7 @@ def main():
             f'Adam for 64 of {row["rows"]:,} rows of 60: row_adam_ {row["row_adam_"]:.1f} us, '
             + ', '.join(f'{name} {row[name] / row["row_adam_"]:.2f}x' for name in ('SparseAdam', 'Adam'))
         )
-    (args.dir / 'benchmark.json').write_text(json.dumps(result, indent=1))
-    draw(result, args.dir / 'benchmark.png')
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels import adam, fused
+from kernels.command import run_command
 from kernels.elementary import INTERPRETED
 from kernels.families import FAMILIES
 
@@ -167,8 +168,12 @@ def main():
     args = parser.parse_args()
     if INTERPRETED:
         sys.exit('expected a compiler, got TRITON_INTERPRET=1; unset it')
+    if args.json:
+        open(args.json, 'a').close()  # an error that would otherwise come after the compilations
     found = [report(*kernel) for kernel in itertools.product(FAMILIES, (False, True), [60], TARGETS)]
     found += [report_adam(120, target) for target in TARGETS]
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=1), encoding='utf-8')
     print(f'triton {triton.__version__}; loads and stores: count x bytes a lane')
     for r in found:
         loads, stores = (
@@ -180,9 +185,7 @@ def main():
             f'{r["spills"]} spills, {r["local_bytes"]} bytes local, {r["instructions_an_element"]:6} '
             f'instructions an element, loads {loads}; stores {stores}'
         )
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1))
 
 
 if __name__ == '__main__':
-    main()
+    run_command(main)

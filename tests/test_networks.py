@@ -43,6 +43,31 @@ def test_images_that_a_decoder_cannot_make(decoder, shape):
         models.AutoDecoder(4, decoder, shape)
 
 
+SHAPES = [
+    *((1, 1), (1, 2), (1, 28), (28, 1), (2, 2), (3, 5), (4, 4), (5, 7), (6, 6), (8, 4), (27, 29), (28, 28)),
+    *((32, 32), (64, 64), (4, 400), (400, 4), (9, 100), (1, 1000), (2000, 2)),
+    *((3, 1, 1), (3, 1, 4), (3, 4, 4), (3, 5, 300), (3, 28, 28), (3, 64, 64)),
+]
+
+
+@pytest.mark.parametrize('name', [*networks.ENCODERS, *networks.DECODERS])
+def test_a_network_says_what_to_use_instead_or_works_with_a_batch_of_one(name):
+    """The last batch of an epoch may be a single image."""
+    accepted = 0
+    for kind, table in (('encoder', networks.ENCODERS), ('decoder', networks.DECODERS)):
+        for shape in SHAPES if name in table else ():
+            try:
+                network = table[name](2, shape)
+            except ValueError as error:
+                assert f'for {kind} {name}, got ' in str(error) and f'; use --{kind} ' in str(error)
+                continue
+            for batch in (1, 2):
+                size, expected = ((*shape,), (2,)) if kind == 'encoder' else ((2,), shape)
+                assert network(torch.rand(batch, *size)).shape == (batch, *expected)
+            accepted += 1
+    assert accepted
+
+
 # ------------------------------------------------------------------- an encoder and its mirror image
 
 

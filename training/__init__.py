@@ -7,6 +7,7 @@ Read batches.py, objective.py, trainer.py and loop.py for what happens in a run;
 what other folders use is imported here.
 """
 
+from training import startup  # first: Ctrl-C during the imports below
 from training.command import flag, parse_flags, pick_device, run_command, whole_number
 from training.errors import NoSuchModel, NotFinite, UserError
 from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig, data_path_flag, device_flag

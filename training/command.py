@@ -3,12 +3,13 @@
 import argparse
 import ctypes
 import dataclasses
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
 
-import matplotlib
 import torch
 
 from training.errors import UserError
@@ -127,10 +128,23 @@ def parse_flags(options_class: type) -> Any:
 def run_command(main: Callable[[], None]):
     """Run a script's main(). What the user can mend is one line on standard error, and exit status 2."""
     keep_freed_memory()
-    matplotlib.use('Agg')  # pictures go to files: no window, no display needed
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:  # closed by the shell's >&-
+            setattr(sys, name, open(os.devnull, 'w'))
+        # A file may have a name that the terminal's encoding has not.
+        getattr(sys, name).reconfigure(errors='backslashreplace')
+    before = signal.getsignal(signal.SIGINT)  # of training/startup.py; or Ctrl-C is ignored, as under nohup
     try:
+        if before != signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         main()
-    except (UserError, OSError) as error:  # OSError: no permission, say; its message names the file
+        sys.stdout.flush()  # here, where an error is one line
+    except BrokenPipeError:  # whoever read standard output, `head` say, has seen enough
+        sys.exit(1)
+    except OSError as error:  # no permission, say
+        print(f'error: {describe(error)}', file=sys.stderr)
+        sys.exit(2)
+    except UserError as error:
         print(f'error: {error}', file=sys.stderr)
         sys.exit(2)
     except (MemoryError, RuntimeError) as error:
@@ -143,6 +157,22 @@ def run_command(main: Callable[[], None]):
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGINT, before)
+        try:
+            sys.stdout.flush()
+        except OSError:  # what could not be written would fail again, with a traceback, when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def describe(error: OSError) -> str:
+    """An error of the operating system in words, with the file if it is known."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        place = f' at {error.filename}' if error.filename else ''
+        return f'the disk is full{place}; make room'
+    if error.filename:
+        return f'cannot use {error.filename}: {error.strerror}'
+    return error.strerror or str(error)
 
 
 def keep_freed_memory():

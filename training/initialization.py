@@ -24,11 +24,18 @@ def features(x: Tensor) -> Tensor:
     """Images [B, 28, 28] in 0-1 -> the features that linear methods see, [B, 784].
 
     The square root lifts faint texture, and nearest neighbours in it follow the classes better than in
-    pixels. Larger images are averaged over squares of pixels, to about 1,000 numbers: the cost of linear
-    methods is cubic.
+    pixels. Larger images are averaged over squares of pixels (over longer rectangles, where an image is
+    narrower than that), to about 1,000 numbers: the cost of linear methods is cubic.
     """
-    side = max(1, math.ceil((x[0].numel() / 1024) ** 0.5))
-    return F.avg_pool2d(x, side).flatten(1).sqrt() if side > 1 else x.flatten(1).sqrt()
+    (height, width), area = x.shape[-2:], x[0].numel() / 1024  # area: pixels that become one number
+    side = max(1, math.ceil(area**0.5))
+    if side > height:
+        window = height, math.ceil(area / height)
+    elif side > width:
+        window = math.ceil(area / width), width
+    else:
+        window = side, side
+    return F.avg_pool2d(x, window).flatten(1).sqrt()
 
 
 def principal_components(images: Images, latent_dim: int) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,12 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import train_ad
 import train_vad
+import train_vae
 from training.checkpoints import load_checkpoint
 from training.runs import is_finished
 from training.trainer import Trainer
@@ -69,6 +71,13 @@ def test_a_decoder_that_cannot_make_such_images(command, imagenette_dir, tmp_pat
     assert 'expected images of shape (28, 28) for decoder dcgan7x7, got (3, 64, 64)' in err
 
 
+def test_an_encoder_that_cannot_take_such_images(command, tmp_path, small, one_line):
+    np.save(tmp_path / 'images.npy', np.zeros((4, 4, 400), np.uint8))
+    flags = ['--data-path', tmp_path / 'images.npy', '--run-dir', tmp_path / 'run', *small]
+    status, _, err = command(train_vae, *flags)
+    assert status == 2 and one_line(err) and 'for encoder conv, got 4 x 400; use --encoder mlp' in err
+
+
 def test_a_model_that_cannot_be_leaves_a_finished_run(train, run_dir, contents, one_line):
     before = contents(run_dir)
     status, _, err = train(train_vad, '--dist', 'laplace', '--decoder', 'conv64')
@@ -91,7 +100,7 @@ def test_memory_that_does_not_suffice_is_one_line(train, one_line):
     [
         (lambda lines: lines[:1], 'a header and nothing below'),
         (lambda lines: [lines[0].replace('pixel784', 'pixel784,extra'), *lines[1:]], 'got 786 columns'),
-        (lambda lines: [*lines[:5], lines[5].replace(',0', ',300', 1), *lines[6:]], 'got 0 to 300'),
+        (lambda lines: [*lines[:5], lines[5].replace(',0', ',300', 1), *lines[6:]], "got '300' in line 6"),
         (lambda lines: None, 'expected the file'),
     ],
 )
@@ -108,7 +117,7 @@ def test_bad_data_gets_one_line_and_leaves_a_finished_run(train, run_dir, csv_di
     path = csv_dir / 'fashion-mnist_train.csv'
     path.write_text(path.read_text()[:-300])
     status, _, err = train(train_vad)
-    assert status == 2 and one_line(err) and 'truncated' in err and contents(run_dir) == before
+    assert status == 2 and one_line(err) and 'line 65' in err and contents(run_dir) == before
     assert not run_dir.with_name('run.new').exists()
 
 

@@ -35,6 +35,21 @@ def test_components_that_carry_little_start_at_the_prior_and_unread(digits, smal
     assert (weight[:, off] == 0).all() and (weight[:, ~off] != 0).any(0).all()
 
 
+@pytest.mark.parametrize(
+    'shape, n',
+    [
+        ((28, 28), 784),
+        ((3, 64, 64), 768),
+        ((1, 4096), 1024),
+        ((4096, 1), 1024),
+        ((3, 1, 5000), 999),
+        ((2, 9000), 1000),
+    ],
+)
+def test_features_of_images_of_any_shape_are_about_a_thousand(shape, n):
+    assert features(torch.ones(2, *shape)).equal(torch.ones(2, n))
+
+
 def test_ridge_regression_equals_scikit_learn():
     generator = torch.Generator().manual_seed(0)
     x, targets = torch.rand(90, 28, 28, generator=generator), torch.randn(90, 3, generator=generator)

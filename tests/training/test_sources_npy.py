@@ -1,0 +1,145 @@
+"""Images in a file of NumPy's."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from training.batches import Images
+from training.data import ImageDataset, load_images
+from training.errors import UserError
+
+
+@pytest.fixture
+def npy(tmp_path):
+    def write(*shape, dtype=np.uint8):
+        array = np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+        np.save(tmp_path / 'images.npy', array)
+        return tmp_path / 'images.npy', array
+
+    return write
+
+
+@pytest.mark.parametrize(
+    'shape, expected', [((50, 12, 8), (12, 8)), ((50, 12, 8, 1), (12, 8)), ((50, 12, 8, 3), (3, 12, 8))]
+)
+def test_images_in_an_array(npy, shape, expected):
+    path, array = npy(*shape)
+    train, test = load_images(path, n_train=20, n_test=10)
+    assert train.X.shape == (20, *expected) and test.X.shape == (10, *expected)
+    assert train.X.dtype == torch.uint8
+    assert train.source == str(path) and not train.labelled and train.name == 'npy'
+    first = array[-10].transpose(2, 0, 1) if expected[0] == 3 else array[-10].reshape(12, 8)
+    assert np.array_equal(test.X[0], first)  # the last ones: no training image among them
+    assert test[0][1].dtype == torch.float32 and np.array_equal(test[0][1], first)
+
+
+@pytest.mark.parametrize('shape', [(50, 12, 8), (50, 12, 8, 1), (50, 12, 8, 3)])
+def test_a_mapped_array_is_used_as_images_in_memory_are(npy, shape):
+    train, test = load_images(npy(*shape)[0], n_train=20, n_test=10)
+    copied = ImageDataset(train.X, train.y, 'npy')
+    assert test.checksum() != train.checksum() == copied.checksum()
+    index = torch.tensor([3, 3, 65])
+    assert torch.equal(Images(train, 'cpu')[index], Images(copied, 'cpu')[index])
+
+
+@pytest.mark.parametrize(
+    'n_train, n_test, expected',
+    [
+        (None, None, (15, 15)),
+        ('all', None, (15, 15)),
+        (None, 'all', (15, 15)),
+        ('all', 4, (26, 4)),
+        (4, 'all', (4, 26)),
+        (7, 2, (7, 2)),
+    ],
+)
+def test_counts_of_an_array(npy, n_train, n_test, expected):
+    path, _ = npy(30, 4, 4)
+    assert tuple(map(len, load_images(path, None, n_train, n_test))) == expected
+
+
+@pytest.mark.parametrize(
+    'shape, dtype, n_train, n_test, message',
+    [
+        ((9, 4, 4), np.float32, None, None, r'expected uint8 images .* got float32 \[9, 4, 4\]'),
+        ((9, 16), np.uint8, None, None, r'got uint8 \[9, 16\]'),
+        ((9, 4, 4, 2), np.uint8, None, None, r'got uint8 \[9, 4, 4, 2\]'),
+        ((9, 0, 4), np.uint8, None, None, r'got uint8 \[9, 0, 4\]'),
+        ((1, 4, 4), np.uint8, None, None, 'expected two images or more'),
+        ((9, 4, 4), np.uint8, 'all', 'all', 'got "all" for both'),
+        (
+            (9, 4, 4),
+            np.uint8,
+            8,
+            2,
+            'expected at most 9 images for training and test together, .* got 8 and 2',
+        ),
+        ((9, 4, 4), np.uint8, 'all', 9, 'got 0 and 9'),
+        ((9, 4, 4), np.uint8, 10, 'all', 'got 10 and -1'),
+    ],
+)
+def test_arrays_that_are_no_images(npy, shape, dtype, n_train, n_test, message):
+    path, _ = npy(*shape, dtype=dtype)
+    with pytest.raises(UserError, match=message):
+        load_images(path, None, n_train, n_test)
+
+
+def header(text, version=(1, 0)):
+    """The beginning of a .npy file with any text as its header."""
+    text = text.encode('latin-1')
+    return b'\x93NUMPY' + bytes(version) + len(text).to_bytes(2, 'little') + text + bytes(1000)
+
+
+def uint8(shape):
+    return header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n")
+
+
+@pytest.mark.parametrize(
+    'content',
+    [
+        *(b'', b'text', np.random.default_rng(0).bytes(1000), pickle.dumps([1])),
+        *(
+            uint8('(-3, 4, 4)'),
+            uint8('(4611686018427387904, 4, 4)'),
+            uint8(f'({10**30}, 4, 4)'),
+            uint8('(9.0, 4)'),
+        ),
+        *(header('\xe9' * 40), header('(' * 500), header(' ' * 20_000), header('x', version=(9, 0))),
+        header("{'descr': '|O', 'fortran_order': False, 'shape': (3,), }\n"),
+        uint8('(9, 14, 14)'),  # more than the file has
+    ],
+)
+def test_damaged_files_are_one_line(tmp_path, content, recwarn):
+    (tmp_path / 'images.npy').write_bytes(content)
+    with pytest.raises(UserError, match='cannot read .*images.npy as an array: .*numpy.save') as error:
+        load_images(tmp_path / 'images.npy')
+    assert '\n' not in str(error.value) and not recwarn
+
+
+def test_nothing_is_unpickled(tmp_path):
+    class Touch:
+        def __reduce__(self):
+            return (tmp_path / 'unpickled').touch, ()
+
+    np.save(tmp_path / 'images.npy', np.array([Touch()]), allow_pickle=True)
+    with pytest.raises(UserError, match='cannot read'):
+        load_images(tmp_path / 'images.npy')
+    assert not (tmp_path / 'unpickled').exists()
+
+
+@pytest.mark.parametrize('got', ['no such file', 'a folder'])
+def test_no_file(tmp_path, got):
+    path = tmp_path / 'images.npy'
+    if got == 'a folder':
+        path.mkdir()
+    with pytest.raises(UserError, match=f'expected images in the file .*images.npy, got {got}'):
+        load_images(path)
+
+
+def test_an_array_is_no_other_data_set(npy, tmp_path):
+    path, _ = npy(9, 4, 4)
+    for data_path, name in ((path, 'mnist'), (tmp_path, 'npy')):
+        with pytest.raises(UserError, match='expected --dataset npy with a .npy file'):
+            load_images(data_path, name)

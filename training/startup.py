@@ -1,0 +1,37 @@
+"""The first seconds of a command, while PyTorch and the others are imported. Only the standard library here.
+
+Importing this file changes something only in a program that is one of this project's commands, not in one
+that imports the project.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent.parent
+NAMES = ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate')
+SCRIPTS = {FOLDER / f'{name}.py' for name in NAMES}
+MODULES = {'experiments.classify', 'benchmarks.step', 'benchmarks.whole_run'}  # run by python -m
+
+
+def is_command() -> bool:
+    """Whether the program that runs is one of the project's."""
+    if sys.argv[0] == '-m':  # what Python sets while it imports the package of a module that it will run
+        return not MODULES.isdisjoint(sys.orig_argv)
+    return Path(sys.argv[0]).resolve() in SCRIPTS
+
+
+def end_at_once(*_):
+    """The handler of Ctrl-C until run_command takes over, and again after it: there is nothing to save.
+
+    KeyboardInterrupt would come in the midst of an import, with a traceback of other people's code.
+    """
+    print('\ninterrupted', file=sys.stderr, flush=True)
+    os._exit(130)
+
+
+if is_command():
+    os.environ['MPLBACKEND'] = 'Agg'  # pictures go to files: no window; matplotlib reads it when imported
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as under nohup
+        signal.signal(signal.SIGINT, end_at_once)
