@@ -4,7 +4,10 @@ Each process owns a share of the images and of their latents. All processes draw
 each batch a process takes the images that it owns. The decoder is replicated, and its gradients are summed.
 """
 
+import contextlib
 import os
+import signal
+import socket
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
@@ -15,6 +18,8 @@ from torch import Tensor, nn
 
 from training.command import pick_device
 from training.errors import UserError
+
+TORCHRUN = ('WORLD_SIZE', 'RANK', 'LOCAL_RANK', 'MASTER_PORT', 'MASTER_ADDR', 'LOCAL_WORLD_SIZE')
 
 
 def world_size() -> int:
@@ -31,25 +36,53 @@ def is_main() -> bool:
 
 
 def launched() -> int:
-    """How many processes torchrun launched."""
-    return int(os.environ.get('WORLD_SIZE', 1))
+    """How many processes torchrun launched. UserError: its variables are not such as it sets them."""
+    got = {name: os.environ[name] for name in TORCHRUN if name in os.environ}
+    if got.get('WORLD_SIZE', '1') == '1':
+        return 1
+    with contextlib.suppress(KeyError, ValueError):  # one is missing, or no number
+        n, rank, local_rank, _ = (int(got[name]) for name in TORCHRUN[:4])
+        here = int(got.get('LOCAL_WORLD_SIZE', n))  # the processes on this machine
+        if 0 <= rank < n and 0 <= local_rank < here and got['MASTER_ADDR']:
+            return n
+    raise UserError(
+        f'expected {", ".join(TORCHRUN)} as torchrun sets them, got '
+        f'{", ".join(f"{name}={value!r}" for name, value in got.items())}; start it with torchrun, or unset '
+        f'WORLD_SIZE'
+    )
 
 
 def start(device_name: str | None, one_only: bool = False) -> torch.device:
     """Join the other processes, if torchrun launched several. Returns the device of this process.
 
     device_name: as --device. one_only: the system cannot be trained by several processes. UserError: there
-    are several, or there is no such device here.
+    are several, or they cannot be joined, or there is no such device here.
     """
-    device = pick_device(device_name)
-    if launched() > 1 and not dist.is_initialized():
+    n, device = launched(), pick_device(device_name)
+    if n > 1 and not dist.is_initialized():
         if device.type == 'cuda':
             torch.cuda.set_device(device)  # NCCL works on the current device, else GPU 0 for all processes
-        dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
-    if launched() > 1 and one_only:
+        before = signal.getsignal(signal.SIGINT)
+        if before != signal.SIG_IGN:
+            signal.signal(
+                signal.SIGINT, signal.SIG_DFL
+            )  # PyTorch waits for the others without a look at Ctrl-C
+        try:
+            socket.getaddrinfo(os.environ['MASTER_ADDR'], None)  # PyTorch would try for half an hour
+            dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
+            place = f'{os.environ["MASTER_ADDR"]}, port {os.environ["MASTER_PORT"]}'
+            raise UserError(
+                f'expected to meet {n} processes at {place}, got: {reason}; start them with torchrun, or '
+                f'unset WORLD_SIZE'
+            ) from None
+        finally:
+            signal.signal(signal.SIGINT, before)
+    if n > 1 and one_only:
         fail(
             UserError(
-                f'expected train_ad.py or train_vad.py with several processes, got {launched()} of them for '
+                f'expected train_ad.py or train_vad.py with several processes, got {n} of them for '
                 f'a system without a table of latents; start it with python'
             )
         )
