@@ -153,7 +153,7 @@ def main():
             failed = True
     if graded:
         print_results(list(graded.values()), list(graded))
-    if options.json:
+    if options.json and graded:  # else an older file stays as it is
         write_json(options.json, [{'run': run, **results} for run, results in graded.items()])
     if failed:
         sys.exit(2)
