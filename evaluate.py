@@ -42,7 +42,7 @@ from training import (
     write_array,
     write_json,
 )
-from training.command import count, describe_error
+from training.command import count, describe_error, print_error
 
 __all__ = ['evaluate_model', 'reconstruction_loss']  # the names that the course's scripts import from here
 
@@ -150,11 +150,11 @@ def main():
                 graded[str(folder)] = grade_run(folder, options, writable)
         except Exception as error:  # the others are graded all the same
             line = describe_error(error) or f'cannot grade {folder}: {type(error).__name__}: {error}'
-            print(f'error: {line}', file=sys.stderr)
+            print_error(line)
             failed = True
     if graded:
         print_results(list(graded.values()), list(graded))
-    if options.json:
+    if options.json and graded:  # else an older file stays as it is
         write_json(options.json, [{'run': run, **results} for run, results in graded.items()])
     if failed:
         sys.exit(2)

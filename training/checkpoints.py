@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -48,7 +49,9 @@ def load_checkpoint(path: Path, device: torch.device | str = 'cpu') -> dict:
             damaged = archive.testzip()
         if damaged:
             refuse('a whole checkpoint', f'one whose part {damaged} does not agree with its checksum', path)
-        state = torch.load(path, map_location=device, weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # PyTorch's of sparse tensors, which no checkpoint has
+            state = torch.load(path, map_location=device, weights_only=True)
     except UserError:
         raise
     except OSError as error:

@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str):
-        print(f'error: {message}; see --help', file=sys.stderr)
+        print_error(f'{message}; see --help')
         sys.exit(2)
 
 
@@ -149,7 +149,7 @@ def run_command(main: Callable[[], None]):
         line = describe_error(error)
         if line is None:
             raise
-        print(f'error: {line}', file=sys.stderr)
+        print_error(line)
         sys.exit(2)
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
@@ -160,6 +160,11 @@ def run_command(main: Callable[[], None]):
             sys.stdout.flush()
         except OSError:  # what could not be written would fail again, with a traceback, when Python ends
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def print_error(message: str):
+    """In one line, whatever line ends a file's name has."""
+    print('error: ' + message.replace('\n', '\\n'), file=sys.stderr)
 
 
 def describe_error(error: Exception) -> str | None:

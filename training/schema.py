@@ -31,7 +31,7 @@ def like(x: Tensor) -> TensorOf:
 
 def tensor_difference(x: Any, expected: TensorOf) -> str | None:
     """What is wrong with a tensor; None: nothing."""
-    if not torch.is_tensor(x) or x.layout != torch.strided:
+    if not torch.is_tensor(x) or x.layout != torch.strided or x.is_meta:  # meta: a shape without values
         return f'a {type(x).__name__}'
     sizes = len(x.shape) == len(expected.shape) and all(
         n in (None, m) for n, m in zip(expected.shape, x.shape)
@@ -79,6 +79,7 @@ def check(value: Any, expected: Any, path: Path, name: str = ''):
 
 
 def refuse(what: str, got: str, path: Path) -> NoReturn:
+    what, got = (' '.join(text.split()) for text in (what, got))  # a tensor's text has several lines
     raise UserError(
         f'expected {what} in {path}, got {got}; put back a copy of that file, or delete {path.parent} and '
         f'train again'

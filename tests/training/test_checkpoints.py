@@ -78,6 +78,12 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
         load_checkpoint(path)
 
 
+def test_nothing_is_printed_of_tensors_that_no_checkpoint_has(tmp_path, recwarn):
+    save_checkpoint(tmp_path / 'checkpoint.pt', {**HEAD, 'a': torch.eye(2).to_sparse()})
+    load_checkpoint(tmp_path / 'checkpoint.pt')
+    assert not recwarn
+
+
 @pytest.mark.parametrize('broken', ['{"epo', '[1]', '{"epoch": "1"}', '{"epoch": 2}', '', '\0'])
 def test_broken_lines_of_metrics_are_left_out(tmp_path, broken):
     good = '{"epoch": 1, "seconds": 0.5, "loss": 3.0}'

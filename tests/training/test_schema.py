@@ -41,11 +41,18 @@ def test_what_is_as_expected(value, expected):
         ({'a': 6}, {'a': range(6)}, 'expected a whole number from 0 to 5 as a in .*, got 6'),
         ({'a': True}, {'a': range(6)}, 'expected a whole number from 0 to 5 as a in .*, got True'),
         ({'a': 2.0}, {'a': range(6)}, 'got 2.0'),
+        (
+            {'a': torch.zeros(2, 2)},
+            {'a': int},
+            r'expected int as a in .*, got tensor\(\[\[0., 0.\], \[0., 0.\]\]\);',
+        ),
+        ({'a\nb': 1}, {}, 'expected no entry a b in'),
         ({'a': 'x'}, {'a': ANY}, r'expected float32 \[any, 3\] as a in .*, got a str'),
         ({'a': torch.zeros(2, 4)}, {'a': ANY}, r'got float32 \[2, 4\]'),
         ({'a': torch.zeros(3)}, {'a': ANY}, r'got float32 \[3\]'),
         ({'a': torch.zeros(2, 3).double()}, {'a': ANY}, r'got float64 \[2, 3\]'),
         ({'a': torch.zeros(2, 3).to_sparse()}, {'a': ANY}, 'got a Tensor'),
+        ({'a': torch.zeros(2, 3, device='meta')}, {'a': ANY}, 'got a Tensor'),
         ({'a': torch.full((2, 3), torch.nan)}, {'a': ANY}, 'got 6 numbers in it that are not finite'),
         (
             {'a': torch.tensor([0, 10])},

@@ -1,0 +1,102 @@
+"""Command lines with odd values: each ends in one line before anything is trained, graded or written."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import evaluate
+import train_vad
+from training.config import VADConfig
+from training.errors import UserError
+
+COMMANDS = settings(max_examples=settings().max_examples // 2)
+
+# Above 10,000 and below 2^31 - 1 nothing: such sizes are right, and would take all memory.
+NUMBERS = [*'0123', '-1', '1.5', '-0', '+2', '1e3', '1e-400', '1e999', 'nan', '-inf', '0x10', '1_0', ' 3 ']
+NUMBERS += ['2147483647', '2147483648', '4294967296', '9' * 30, '9' * 5000, '\u0663', '\u00b2']
+TEXTS = [
+    '',
+    ' ',
+    'x',
+    'all',
+    'cpu',
+    'cuda',
+    'cuda:99',
+    'cuda:-1',
+    'meta',
+    'dress',
+    '-',
+    '--',
+    '-x',
+    '@x',
+    '%s',
+]
+TEXTS += [
+    '\ud800',
+    '\udcff',
+    '\u2603',
+    '\x1b[31m',
+    'two\nlines',
+    'gaussian',
+    'mlp',
+    'conv64',
+    'digits',
+    'npy',
+]
+PATHS = [
+    '.',
+    '..',
+    '/dev/null',
+    '/dev/null/x',
+    'nowhere',
+    'nowhere/x.npy',
+    'a file',
+    'run',
+    'data',
+    'x' * 300,
+]
+VALUES = st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | st.sampled_from(PATHS)
+ANY_TEXT = st.text(st.characters(exclude_characters='\0'), max_size=5)  # no program gets a zero byte
+
+
+def command_lines(options_class, *more):
+    """Lists of the flags of a command and some that it has not, each with none, one or two values."""
+    flags = ['--' + name.replace('_', '-') for name in options_class.__dataclass_fields__]
+    flag = st.sampled_from([*flags, '--help', '-h', '--no-such-flag', '--lr=', '--epoch', *more])
+    values = st.lists(VALUES | ANY_TEXT, max_size=2) | st.lists(VALUES, min_size=1, max_size=1)
+    return st.lists(st.tuples(flag, values), max_size=4).map(
+        lambda words: [word for flag, values in words for word in (flag, *values)]
+    )
+
+
+@pytest.fixture
+def stopped(command, run_dir, csv_dir, tmp_path, monkeypatch, contents, refused_in_one_line):
+    """stopped(module, *arguments): the command ends in one line, or shows its help, and changes nothing."""
+
+    def stop(*_):
+        raise UserError('everything was right so far')
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'a file').touch()
+    monkeypatch.setattr(train_vad, 'open_run', stop)  # called when data and model are there
+    monkeypatch.setattr(evaluate, 'infer_latents', stop)
+    before = contents(tmp_path)
+
+    def run(module, *arguments):
+        status, out, err = command(module, *arguments)
+        assert refused_in_one_line(status, err) or status == 0 and out.startswith('usage: ') and not err, err
+        assert contents(tmp_path) == before
+
+    return run
+
+
+@COMMANDS
+@given(flags=command_lines(VADConfig))
+def test_flags_of_a_training(stopped, csv_dir, flags):
+    stopped(train_vad, '--data-path', csv_dir, '--device', 'cpu', *flags)
+
+
+@COMMANDS
+@given(flags=command_lines(evaluate.Options, 'run'))
+def test_flags_of_grading(stopped, run_dir, flags):
+    stopped(evaluate, run_dir, *flags)
