@@ -32,8 +32,12 @@ def main():
         run_dir = Path(folder) / 'run'
         command = [sys.executable, script, *flags, '--run-dir', str(run_dir)]
         started = time.perf_counter()
-        # In a session of its own Ctrl-C does not reach it. KeyboardInterrupt in this process kills it.
-        status = subprocess.call(command, start_new_session=True)
+        process = subprocess.Popen(command, start_new_session=True)  # in which Ctrl-C does not reach it
+        try:
+            status = process.wait()
+        finally:  # after Ctrl-C or SIGTERM it would still write to the folder
+            process.kill()
+            process.wait()
         total = time.perf_counter() - started
         if status > 0:  # it has said why
             sys.exit(status)

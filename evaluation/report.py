@@ -128,7 +128,10 @@ def write_report(folder: Path, results: dict, config: dict):
     title = ' '.join(filter(None, (config['system'].upper(), config['dist'], 'on', config['dataset'])))
     grades = {name: value for name, value in results.items() if name not in config}
     page = PAGE.format(title=html.escape(title), figures=figures, config=table(config), results=table(grades))
-    write_atomically(folder / 'report.html', lambda path: path.write_text(page, encoding='utf-8'))
+    write_atomically(
+        folder / 'report.html',
+        lambda path: path.write_text(page, encoding='utf-8', errors='backslashreplace'),
+    )
 
 
 def format_value(value: Any) -> str:

@@ -45,6 +45,12 @@ try:
     import sqlalchemy.exc  # of Optuna's storage
 except ModuleNotFoundError as error:
     raise UserError(f'expected Optuna for --tune, got {error}; first: pip install optuna') from None
+except Exception as error:  # a broken installation can raise anything
+    reason = f'{type(error).__name__}: {error}'.splitlines()[0]
+    raise UserError(
+        f'expected Optuna for --tune, got an installation that cannot be imported ({reason}); first: pip '
+        f'install --force-reinstall optuna sqlalchemy'
+    ) from None
 
 SEARCHED = ('architecture', 'latent_dim', 'lr', 'weight_decay', 'batch_size', 'patience')
 

@@ -5,6 +5,7 @@ import ctypes
 import dataclasses
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -119,6 +120,9 @@ def parse_flags(options_class: type) -> Any:
         # argparse gets a default only to show it in --help; all others come from the dataclass.
         has_default = field.default and '(default: ' not in options['help']
         target.add_argument(name, default=field.default if has_default else argparse.SUPPRESS, **options)
+    for word in sys.argv[1:]:
+        if re.fullmatch('(--[a-z-]+=)?', word):  # of a shell's variable that is not set, say
+            parser.error(f'expected a value, got an empty one: {word!r}')
     return options_class(**vars(parser.parse_args()))
 
 

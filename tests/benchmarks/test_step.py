@@ -1,5 +1,7 @@
 """The benchmark's parts, on few images; no times are asserted."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -47,4 +49,18 @@ def test_too_few_images_are_said(digits, monkeypatch):
     monkeypatch.setattr(step, 'load_images', lambda path: (digits[0].part(slice(63)), digits[1]))
     monkeypatch.setattr('sys.argv', ['step.py', '--device', 'cpu'])
     with pytest.raises(UserError, match='expected 64 training images or more, a batch, got 63'):
+        step.main()
+
+
+def test_a_disk_too_small_for_many_images_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr('shutil.disk_usage', lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match='expected 1 MB of disk for temporary files, got 0 MB'):
+        step.many_images(1001, tmp_path)
+
+
+def test_a_file_in_place_of_the_folder_is_said(digits, tmp_path, monkeypatch):
+    (tmp_path / 'file').touch()
+    monkeypatch.setattr(step, 'load_images', lambda path: digits)
+    monkeypatch.setattr('sys.argv', ['step.py', '--device', 'cpu', '--dir', str(tmp_path / 'file')])
+    with pytest.raises(UserError, match='expected --dir to be a folder, got the file'):
         step.main()

@@ -140,7 +140,7 @@ def test_a_run_folder_that_is_a_file(command, csv_dir, tmp_path, one_line):
     assert status == 2 and one_line(err)
 
 
-@pytest.mark.parametrize('name', ['runs', '.', '/', ''])
+@pytest.mark.parametrize('name', ['runs', '.', '/'])
 def test_a_run_folder_that_holds_other_things_is_left_alone(
     command, csv_dir, tmp_path, monkeypatch, one_line, name
 ):

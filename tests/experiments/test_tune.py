@@ -115,3 +115,12 @@ def test_tuning_without_optuna(search, monkeypatch, one_line):
     monkeypatch.delitem(sys.modules, 'experiments.tune', raising=False)
     status, _, err = search(2, 'study')
     assert status == 2 and one_line(err) and 'pip install optuna' in err
+
+
+def test_tuning_with_a_broken_optuna(search, tmp_path, monkeypatch, one_line):
+    (tmp_path / 'optuna.py').write_text('raise AttributeError("one\\ntwo")')
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ('optuna', 'experiments.tune'):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    status, _, err = search(1, 'search')
+    assert status == 2 and one_line(err) and 'pip install --force-reinstall optuna' in err

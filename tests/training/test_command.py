@@ -1,9 +1,15 @@
+import errno
 import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from training.command import pick_device
+import train_vad
+from training.command import describe, pick_device, run_command
 from training.errors import UserError
 
 
@@ -33,3 +39,67 @@ def test_freed_memory_is_kept_for_the_next_tensor(run_code):
     # In a process of its own: once memory has run out, as some tests want it, malloc works in another way.
     pages = [int(line) for line in run_code(NEW_PAGES).split()]
     assert len(pages) == 30 and max(pages[20:]) < 100  # the first tensors find no room yet
+
+
+# ------------------------------------------------------------------------------- how a command ends
+
+
+@pytest.mark.parametrize(
+    'error, message',
+    [
+        (PermissionError(errno.EACCES, 'Permission denied', 'x'), 'cannot use x: Permission denied'),
+        (OSError(errno.ENOSPC, 'No space left on device', 'x'), 'the disk is full at x; make room'),
+        (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'the disk is full; make room'),
+        (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
+        (OSError('no number'), 'no number'),
+    ],
+)
+def test_an_error_of_the_system_in_words(error, message):
+    assert describe(error) == message
+
+
+@pytest.mark.parametrize('word', ['', '--run-dir='])
+def test_an_empty_flag_is_said(command, one_line, word):
+    status, out, err = command(train_vad, *['--run-dir'] * (not word), word)
+    assert status == 2 and one_line(err) and 'expected a value, got an empty one' in err and not out
+
+
+def test_ctrl_c_is_pythons_own_while_main_runs(monkeypatch):
+    handlers = []
+    before = signal.signal(signal.SIGINT, lambda *_: None)  # of the first seconds, say
+    run_command(lambda: handlers.append(signal.getsignal(signal.SIGINT)))
+    after = signal.signal(signal.SIGINT, before)
+    assert handlers == [signal.default_int_handler] and after not in (before, signal.default_int_handler)
+
+
+PRINT = 'from training.command import run_command; run_command(lambda: print("Fr\\xe9chet"))'
+
+
+def run_print(stdout, **environment):
+    command = [sys.executable, '-c', PRINT]
+    return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def test_a_reader_that_has_gone_is_no_error():
+    reader = subprocess.Popen(['true'], stdin=subprocess.PIPE)
+    reader.wait()
+    result = run_print(reader.stdin)
+    assert (result.returncode, result.stderr) == (1, '')
+
+
+@pytest.mark.skipif(not Path('/dev/full').exists(), reason='a device of Linux')
+def test_output_that_cannot_be_written_is_one_line():
+    with open('/dev/full', 'w') as full:
+        result = run_print(full)
+    assert (result.returncode, result.stderr) == (2, 'error: the disk is full; make room\n')
+
+
+def test_a_terminal_without_accents_gets_the_output():
+    result = run_print(subprocess.PIPE, PYTHONIOENCODING='ascii')
+    assert (result.returncode, result.stdout) == (0, 'Fr\\xe9chet\n')
+
+
+def test_a_closed_output_is_no_error():
+    command = ['sh', '-c', f"exec {sys.executable} -c '{PRINT}' >&-"]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (0, '')

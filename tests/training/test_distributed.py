@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,7 +22,9 @@ from torch.distributed.elastic.utils.distributed import get_free_port
 import train_ad
 import train_vad
 import train_vae
+from training import distributed
 from training.checkpoints import load_checkpoint, read_metrics
+from training.errors import UserError
 
 ROOT = Path(train_vad.__file__).parent
 FLAGS = ['--latent-dim', '5', '--device', 'cpu', '--decoder', 'mlp', '--epochs', '2', '--batch-size', '10']
@@ -127,3 +130,41 @@ def test_one_line_says_what_is_wrong(processes, tmp_path, one_line, module, flag
     assert all(statuses) and one_line(err) and err.startswith('error: ' + message) and not out, err
     assert not re.search(rf'File "{re.escape(str(ROOT))}/\w+\.py"', err)  # no traceback of ours
     assert not (tmp_path / 'run' / 'checkpoint.pt').exists()
+
+
+SET = dict(WORLD_SIZE='2', RANK='0', LOCAL_RANK='0', MASTER_ADDR='localhost', MASTER_PORT='29500')
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        *({name: None} for name in SET if name != 'WORLD_SIZE'),
+        *({name: 'abc'} for name in SET if name != 'MASTER_ADDR'),
+        dict(LOCAL_WORLD_SIZE='abc'),
+        dict(WORLD_SIZE='0'),
+        dict(WORLD_SIZE='-1'),
+        dict(RANK='2'),
+    ],
+    ids=str,
+)
+def test_variables_that_torchrun_would_not_set(monkeypatch, changes):
+    for name, value in {**SET, **changes}.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match='expected WORLD_SIZE, .* as torchrun sets them, got WORLD_SIZE='):
+        distributed.launched()
+
+
+def test_one_process_needs_no_variables(monkeypatch):
+    assert distributed.launched() == 1
+    monkeypatch.setenv('WORLD_SIZE', '1')
+    assert distributed.launched() == 1
+
+
+@pytest.mark.parametrize('address', ['localhost', 'no-such-host.invalid'])
+def test_processes_that_cannot_meet(start_process, one_line, address):
+    with socket.create_server(('', 0)) as server:  # the port is taken
+        place = dict(MASTER_ADDR=address, MASTER_PORT=str(server.getsockname()[1]))
+        process = start_process(train_ad, '--device', 'cpu', **{**SET, **place})
+        process.join(timeout=60)
+    assert process.exitcode == 2 and one_line(process.err()) and 'expected to meet 2 proc' in process.err()

@@ -1,0 +1,52 @@
+"""Ctrl-C while a command imports PyTorch. A file stands in for PyTorch, and sends the signal."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SCRIPTS = [
+    f'{name}.py' for name in ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate')
+]
+MODULES = ['experiments.classify', 'benchmarks.step', 'benchmarks.whole_run']
+MODULES += ['kernels.benchmark', 'kernels.compiled']
+COMMANDS = [[script] for script in SCRIPTS] + [['-m', module] for module in MODULES]
+CTRL_C = 'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint("went on")\nraise SystemExit'
+
+
+@pytest.fixture
+def run(tmp_path):
+    """run(torch, *command): the finished process of a command that imports the text `torch` as PyTorch."""
+
+    def start(torch, *command):
+        (tmp_path / 'torch.py').write_text(torch)
+        environment = {**os.environ, 'PYTHONPATH': str(tmp_path), 'MPLBACKEND': 'nonsense'}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    return start
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command[-1])
+def test_ctrl_c_is_one_line(run, command):
+    result = run(CTRL_C, sys.executable, *command)
+    assert (result.returncode, result.stdout, result.stderr) == (130, '', '\ninterrupted\n')
+
+
+def test_an_ignored_ctrl_c_stays_ignored(run):  # as under nohup
+    result = run(CTRL_C, 'sh', '-c', f'trap "" INT; exec {sys.executable} train_ad.py')
+    assert (result.returncode, result.stdout) == (0, 'went on\n')
+
+
+@pytest.mark.parametrize('package', ['training', 'kernels'])
+def test_a_program_that_imports_the_project_is_left_alone(run, package):
+    result = run(CTRL_C, sys.executable, '-c', f'import {package}')
+    assert result.stderr.endswith('KeyboardInterrupt\n') and 'interrupted' not in result.stderr
+
+
+@pytest.mark.parametrize('command', [['train_ad.py'], ['-m', 'kernels.benchmark']])
+def test_pictures_need_no_window(run, command):
+    result = run('import os\nprint(os.environ["MPLBACKEND"])\nraise SystemExit', sys.executable, *command)
+    assert result.stdout == 'Agg\n'
