@@ -102,7 +102,7 @@ def test_a_reader_that_has_gone_is_no_error():
 def test_output_that_cannot_be_written_is_one_line():
     with open('/dev/full', 'w') as full:
         result = run_print(full)
-    assert (result.returncode, result.stderr) == (2, 'error: the disk is full; make room\n')
+    assert (result.returncode, result.stderr) == (2, f'error: {FULL}\n')
 
 
 def test_a_terminal_without_accents_gets_the_output():
