@@ -188,7 +188,7 @@ class Soak:
 
     def go_on(self, name: str, kind: str, folder: Path, arguments: list, **how) -> tuple[int, str]:
         """The command again; with --resume, unless nothing of the new run is there yet."""
-        begun = kind == 'new' or (folder / SUCCESSOR).exists() or self.state(name, folder) == 'new'
+        begun = kind == 'new' or any(folder.glob(f'{SUCCESSOR}/*')) or self.state(name, folder) == 'new'
         resume = ['--resume'] if begun and name in ('vad', 'ae') else []
         return run(name, [*arguments, *resume], folder, **how)
 

@@ -138,14 +138,23 @@ def run_command(main: Callable[[], None]):
         # A file may have a name that the terminal's encoding has not.
         getattr(sys, name).reconfigure(errors='backslashreplace')
     before = signal.getsignal(signal.SIGINT)  # of training/startup.py; or Ctrl-C is ignored, as under nohup
+    interrupts = []
+
+    def interrupt(*args):
+        interrupts.append(args)
+        signal.default_int_handler(*args)
+
     try:
         if before != signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, interrupt)
         main()
         sys.stdout.flush()  # here, where an error is one line
     except BrokenPipeError:  # whoever read standard output, `head` say, has seen enough
         sys.exit(1)
     except Exception as error:
+        if interrupts:  # C++ code that KeyboardInterrupt went through can make another error of it
+            print('\ninterrupted', file=sys.stderr)
+            sys.exit(130)
         line = describe_error(error)
         if line is None:
             raise

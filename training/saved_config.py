@@ -62,5 +62,6 @@ def check_same(saved: dict, ours: dict, folder: Path):
         differences = ', '.join(f'{name} {saved.get(name)} (now {ours.get(name)})' for name in names)
         raise UserError(
             f'the checkpoint in {folder} is from another configuration: {differences}; '
-            f'resume with the flags it was started with, or name another --run-dir'
+            f'resume with the flags it was started with, replace it without --resume if it is finished, or '
+            f'name another --run-dir'
         )

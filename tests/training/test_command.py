@@ -83,6 +83,18 @@ def test_ctrl_c_is_pythons_own_while_main_runs(monkeypatch):
     assert handlers == [signal.default_int_handler] and after not in (before, signal.default_int_handler)
 
 
+def test_ctrl_c_that_a_library_makes_another_error_of_is_still_ctrl_c(capsys, ctrl_c):
+    def main():  # as matplotlib does, whose C++ code KeyboardInterrupt went through
+        try:
+            ctrl_c()
+        except KeyboardInterrupt:
+            raise ValueError('Invalid affine transformation matrix') from None
+
+    with pytest.raises(SystemExit) as exit:
+        run_command(main)
+    assert exit.value.code == 130 and capsys.readouterr().err == '\ninterrupted\n'
+
+
 PRINT = 'from training.command import run_command; run_command(lambda: print("Fr\\xe9chet"))'
 
 

@@ -179,7 +179,7 @@ def test_other_configurations_are_named_by_their_differences(tmp_path):
         check_same(saved, ours, tmp_path)
     found = str(error.value)
     assert found.startswith(f'the checkpoint in {tmp_path} is from another configuration: ')
-    assert found.endswith('resume with the flags it was started with, or name another --run-dir')
+    assert found.endswith('if it is finished, or name another --run-dir')
     assert 'lr 0.004 (now 0.5)' in found and 'seed 1 (now 2)' in found and 'epochs' not in found
     assert '\n' not in found
 
