@@ -42,7 +42,7 @@ from training import (
     write_array,
     write_json,
 )
-from training.command import count
+from training.command import count, describe_error, print_error
 
 __all__ = ['evaluate_model', 'reconstruction_loss']  # the names that the course's scripts import from here
 
@@ -144,12 +144,13 @@ def main():
     for folder in find_runs(options.runs):
         try:
             settle(folder)
-            # Nobody else can change what this user may not change: such a run is graded without a lock.
-            writable = os.access(folder, os.W_OK)
+            # A run that may only be read is graded without a lock, and what is no run gets none.
+            writable = os.access(folder, os.W_OK) and (folder / 'checkpoint.pt').exists()
             with lock_folder(folder) if writable else contextlib.nullcontext():
                 graded[str(folder)] = grade_run(folder, options, writable)
-        except (UserError, OSError, MemoryError, RuntimeError) as error:  # the others are graded all the same
-            print(f'error: {error}', file=sys.stderr)
+        except Exception as error:  # the others are graded all the same
+            line = describe_error(error) or f'cannot grade {folder}: {type(error).__name__}: {error}'
+            print_error(line)
             failed = True
     if graded:
         print_results(list(graded.values()), list(graded))

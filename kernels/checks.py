@@ -175,10 +175,12 @@ def check_prior(dist: Any, shape: Any, dtype: Any, device: Any) -> tuple[int, in
     if dtype not in FLOATS:
         raise ValueError(f'expected dtype to be float32, float64, bfloat16 or float16, got {dtype!r}')
     try:
-        torch.empty(0, device=device).cpu()
+        without_values = torch.empty(0, device=device).is_meta
     except (RuntimeError, TypeError, AssertionError) as error:  # unknown; no GPU; PyTorch built without CUDA
         reason = str(error).split('\n')[0]
         raise ValueError(f'expected a device that PyTorch has here, got {device!r}: {reason}') from error
+    if without_values:
+        raise ValueError(f'expected a device whose tensors have values, got {device!r}')
     return sizes[0], sizes[1]
 
 

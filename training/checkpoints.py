@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from training.batches import Images
-from training.distributed import any_process, fail, is_main, world_size
+from training.distributed import any_process, barrier, fail, is_main, world_size
 from training.errors import UserError
 from training.files import describe_failure, write_atomically
 from training.schema import TensorOf, check, like, refuse, tensor_difference
@@ -87,6 +87,7 @@ def save_shared_checkpoint(path: Path, state: dict, n: int):
     if is_main():
         save_checkpoint(path, state)
         remove_shares(path, keep=state.get('shares', {}).get('folder'))
+    barrier()  # where the others end, without a message, if the main process could not write
 
 
 def load_shares(path: Path, saved: dict, shares: dict[str, Tensor], images: Images):

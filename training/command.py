@@ -3,7 +3,6 @@
 import argparse
 import ctypes
 import dataclasses
-import errno
 import os
 import re
 import signal
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from training.errors import UserError
+from training.files import describe_failure
 
 # ------------------------------------------------------------------------------------ types of values
 
@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str):
-        print(f'error: {message}; see --help', file=sys.stderr)
+        print_error(f'{message}; see --help')
         sys.exit(2)
 
 
@@ -145,18 +145,11 @@ def run_command(main: Callable[[], None]):
         sys.stdout.flush()  # here, where an error is one line
     except BrokenPipeError:  # whoever read standard output, `head` say, has seen enough
         sys.exit(1)
-    except OSError as error:  # no permission, say
-        print(f'error: {describe(error)}', file=sys.stderr)
-        sys.exit(2)
-    except UserError as error:
-        print(f'error: {error}', file=sys.stderr)
-        sys.exit(2)
-    except (MemoryError, RuntimeError) as error:
-        if 'memory' not in str(error).lower() and not isinstance(error, MemoryError):
+    except Exception as error:
+        line = describe_error(error)
+        if line is None:
             raise
-        print(
-            'error: not enough memory; use a smaller --batch-size, --latent-dim or --n-train', file=sys.stderr
-        )
+        print_error(line)
         sys.exit(2)
     except KeyboardInterrupt:
         print('\ninterrupted', file=sys.stderr)
@@ -169,14 +162,21 @@ def run_command(main: Callable[[], None]):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def describe(error: OSError) -> str:
-    """An error of the operating system in words, with the file if it is known."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        place = f' at {error.filename}' if error.filename else ''
-        return f'the disk is full{place}; make room'
-    if error.filename:
-        return f'cannot use {error.filename}: {error.strerror}'
-    return error.strerror or str(error)
+def print_error(message: str):
+    """In one line, whatever line ends a file's name has."""
+    print('error: ' + message.replace('\n', '\\n'), file=sys.stderr)
+
+
+def describe_error(error: Exception) -> str | None:
+    """An error that the user can mend, in one line; None: it is a fault of the program."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):  # no permission, say
+        place = f'cannot use {error.filename}: ' if error.filename else ''
+        return place + describe_failure(error)
+    if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and 'memory' in str(error).lower():
+        return 'not enough memory; use a smaller --batch-size, --latent-dim or --n-train'
+    return None
 
 
 def keep_freed_memory():

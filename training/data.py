@@ -105,12 +105,19 @@ def read_folder(name: str, root: Path, n_train: int | str | None, n_test: int | 
 
 
 def holds_files(folder: Path) -> bool:
-    """Whether a folder has anything but folders in it. OSError: it, or one of them, cannot be read."""
+    """Whether a folder has files in it that are not hidden; a killed download leaves hidden ones.
+
+    OSError: it, or a folder in it, cannot be read.
+    """
 
     def fail(error):  # else os.walk takes such a folder for an empty one
         raise error
 
-    return folder.exists() and any(files for *_, files in os.walk(folder, onerror=fail))
+    for _, folders, files in os.walk(folder, onerror=fail) if folder.exists() else ():
+        folders[:] = [name for name in folders if name[0] != '.']  # os.walk goes into these alone
+        if any(name[0] != '.' for name in files):
+            return True
+    return False
 
 
 def find_images(

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 from collections.abc import Callable
@@ -61,7 +62,9 @@ def write_json(path: str | Path, value: Any):
 
 def write_array(path: str | Path, array: np.ndarray):
     """Write a .npy file."""
-    write_atomically(path, lambda temporary: np.save(temporary, array))
+    content = io.BytesIO()  # np.save does not say why it cannot write to a file
+    np.save(content, array)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
 def read_json(path: str | Path) -> dict:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from training.checkpoints import load_shares, read_metrics, save_shared_checkpoint
-from training.distributed import any_process, fail, is_main, world_size
+from training.distributed import any_process, barrier, fail, is_main, world_size
 from training.errors import UserError
 from training.files import append_line, write_atomically
 from training.trainer import BaseTrainer
@@ -57,6 +57,7 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
     if is_main():
         lines = ''.join(json.dumps(line) + '\n' for line in metrics)
         write_atomically(metrics_path, lambda path: path.write_text(lines))
+    barrier()  # where the others end, without a message, if the main process could not write
     trainer.model.train()
     bar = tqdm(
         total=trainer.total_steps,
@@ -92,6 +93,7 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
                 line['seconds'] = round(time.perf_counter() - started, 3)
                 if is_main():
                     append_line(metrics_path, json.dumps(line))
+                barrier()
                 started = time.perf_counter()
             state = {'stage': 'training', 'config': config.to_dict(), **trainer.state_dict()}
             save_shared_checkpoint(checkpoint_path, state, images.total)

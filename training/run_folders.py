@@ -21,7 +21,7 @@ from training.files import describe_failure
 SUCCESSOR = '.successor'
 # What a run writes. Other files in its folder are the user's, and stay.
 FILES = ('config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', 'classify.json')
-FILES += ('amortisation.json', '*.png', '*.gif', 'samples_*.npy', 'shares-*')
+FILES += ('amortisation.json', '*.png', '*.gif', 'samples_*.npy', 'shares-*', '.new-*')  # .new-: half a file
 
 
 @contextlib.contextmanager
@@ -81,6 +81,8 @@ def replace_by_successor(run_dir: Path):
     """
     new, last = run_dir / SUCCESSOR, 'results.json'
     if not is_finished(new):
+        with contextlib.suppress(OSError):
+            new.rmdir()  # empty if the program was killed just before it did
         return
     if is_finished(run_dir):
         for path in [path for pattern in FILES for path in run_dir.glob(pattern)]:
@@ -114,6 +116,7 @@ def check_run_dir(run_dir: Path):
     inside = [path for path in run_dir.iterdir() if not path.name.startswith('.')] if run_dir.exists() else []
     others = any(path.is_dir() and not path.name.startswith('shares-') for path in inside)
     is_run = any((run_dir / name).exists() for name in ('config.json', 'checkpoint.pt', 'results.json'))
+    is_run = is_run or is_finished(run_dir / SUCCESSOR)  # killed while it took its place
     if others or inside and not is_run:
         raise UserError(
             f'expected --run-dir to be a new folder or that of a run, got {run_dir}, which holds other '

@@ -196,10 +196,8 @@ class Run:
     def save_trained(self, model: nn.Module, **parts: Any):
         """Write the final checkpoint: the weights, and parts of a TrainedRun."""
         if is_main():
-            path = self.folder / 'checkpoint.pt'
             head = {'stage': 'trained', 'config': self.config.to_dict(), 'model': model.state_dict()}
-            save_checkpoint(path, head | parts)
-            remove_shares(path)
+            save_checkpoint(self.folder / 'checkpoint.pt', head | parts)
         self.train_seconds += time.perf_counter() - self.opened
 
     def load_trained(self) -> TrainedRun:
@@ -209,7 +207,9 @@ class Run:
 
     def finish(self, results: dict):
         """Write results.json, and put the run in its place."""
-        record = {**results, CHECKSUM: checksum(self.folder / 'checkpoint.pt')}
+        path = self.folder / 'checkpoint.pt'
+        remove_shares(path)  # here: save_trained does not come again if the program is killed after it
+        record = {**results, CHECKSUM: checksum(path)}
         write_json(self.folder / 'results.json', record)  # last: it tells that the run is finished
         replace_by_successor(self.run_dir)  # if this is one
 
@@ -290,6 +290,6 @@ def open_run(config: Config, device: torch.device, train_set: ImageDataset) -> I
 
 def print_how_to_go_on(saved: str):
     again = shlex.join([*(word for word in sys.argv if word != '--resume'), '--resume'])
-    per_node = os.environ.get('LOCAL_WORLD_SIZE')
+    per_node = os.environ.get('LOCAL_WORLD_SIZE', launched())
     launcher = 'python' if launched() == 1 else f'torchrun --nproc-per-node {per_node}'
     print(f'\ninterrupted; {saved}. Go on with: {launcher} {again}', file=sys.stderr)

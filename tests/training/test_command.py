@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import train_vad
-from training.command import describe, pick_device, run_command
+from training.command import describe_error, pick_device, print_error, run_command
 from training.errors import UserError
 
 
@@ -44,18 +44,29 @@ def test_freed_memory_is_kept_for_the_next_tensor(run_code):
 # ------------------------------------------------------------------------------- how a command ends
 
 
+FULL = 'the disk is full; make room and start the same command again, of a run with --resume'
+
+
 @pytest.mark.parametrize(
     'error, message',
     [
         (PermissionError(errno.EACCES, 'Permission denied', 'x'), 'cannot use x: Permission denied'),
-        (OSError(errno.ENOSPC, 'No space left on device', 'x'), 'the disk is full at x; make room'),
-        (OSError(errno.EDQUOT, 'Disk quota exceeded'), 'the disk is full; make room'),
+        (OSError(errno.ENOSPC, 'No space left on device', 'x'), f'cannot use x: {FULL}'),
+        (OSError(errno.EDQUOT, 'Disk quota exceeded'), FULL),
         (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
         (OSError('no number'), 'no number'),
+        (UserError('expected this'), 'expected this'),
+        (MemoryError(), 'not enough memory; use a smaller --batch-size, --latent-dim or --n-train'),
+        (ValueError('a fault of the program'), None),
     ],
 )
-def test_an_error_of_the_system_in_words(error, message):
-    assert describe(error) == message
+def test_an_error_in_words(error, message):
+    assert describe_error(error) == message
+
+
+def test_an_error_is_one_line_whatever_the_name_of_a_file(capsys):
+    print_error('no such file: a\nb')
+    assert capsys.readouterr().err == 'error: no such file: a\\nb\n'
 
 
 @pytest.mark.parametrize('word', ['', '--run-dir='])
@@ -91,7 +102,7 @@ def test_a_reader_that_has_gone_is_no_error():
 def test_output_that_cannot_be_written_is_one_line():
     with open('/dev/full', 'w') as full:
         result = run_print(full)
-    assert (result.returncode, result.stderr) == (2, 'error: the disk is full; make room\n')
+    assert (result.returncode, result.stderr) == (2, f'error: {FULL}\n')
 
 
 def test_a_terminal_without_accents_gets_the_output():

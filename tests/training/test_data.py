@@ -26,7 +26,7 @@ def test_checksums_tell_data_sets_apart(digits):
 # ---------------------------------------------------------------------------------------- where data are
 
 
-@pytest.mark.parametrize('folder', [None, '.', 'inner/empty'])
+@pytest.mark.parametrize('folder', [None, '.', 'inner/empty', '.download-1'])
 def test_without_files_and_network_digits_stand_in_with_a_warning(tmp_path, capsys, folder):
     root = tmp_path / 'data'
     if folder:

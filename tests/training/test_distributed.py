@@ -168,3 +168,17 @@ def test_processes_that_cannot_meet(start_process, one_line, address):
         process = start_process(train_ad, '--device', 'cpu', **{**SET, **place})
         process.join(timeout=60)
     assert process.exitcode == 2 and one_line(process.err()) and 'expected to meet 2 proc' in process.err()
+
+
+@pytest.mark.parametrize(
+    'writer', ['loop.write_atomically', 'loop.append_line', 'checkpoints.save_checkpoint']
+)
+def test_one_line_says_what_only_the_main_process_cannot_write(
+    processes, monkeypatch, tmp_path, one_line, writer
+):
+    def write(*_):
+        raise UserError('the disk is full')
+
+    monkeypatch.setattr(f'training.{writer}', write)
+    statuses, _, err = processes(2, train_ad, '--run-dir', tmp_path / 'run')
+    assert statuses == [2, 2] and one_line(err), err

@@ -1,10 +1,12 @@
 import errno
 import os
 import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from training.checkpoints import save_checkpoint
 from training.errors import UserError
 from training.files import append_line, checksum, read_json, write_array, write_atomically, write_json
 
@@ -41,6 +43,13 @@ def test_a_full_disk_is_said_of_a_line_too(monkeypatch, tmp_path):
     monkeypatch.setattr('builtins.open', full)
     with pytest.raises(UserError, match='cannot write .*metrics.jsonl: the disk is full'):
         append_line(tmp_path / 'metrics.jsonl', '{}')
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='Linux has such a device')
+@pytest.mark.parametrize('write', [write_array, save_checkpoint])
+def test_a_full_disk_is_said_by_libraries_that_write_too(write):
+    with pytest.raises(UserError, match='cannot write /dev/full: the disk is full'):
+        write(Path('/dev/full'), np.zeros(10**5))
 
 
 @pytest.mark.parametrize('path', ['none/a.json', 'file/a.json', '.'])

@@ -5,6 +5,7 @@ from training import load_run
 from training.checkpoints import load_checkpoint, save_checkpoint
 from training.config import VADConfig
 from training.errors import UserError
+from training.runs import Run
 
 
 def test_a_finished_run_has_its_model_latents_and_configuration(run_dir):
@@ -95,3 +96,11 @@ def test_a_file_is_no_run(run_dir):
 def test_a_device_that_is_not_here(run_dir):
     with pytest.raises(UserError, match='expected --device to be'):
         load_run(run_dir, 'tpu')
+
+
+def test_a_run_that_is_finished_after_a_kill_keeps_no_shares(run_dir):
+    (run_dir / 'results.json').unlink()
+    (run_dir / 'shares-6').mkdir()  # the final checkpoint was written, and the program killed
+    config = load_run(run_dir).config
+    Run(config, torch.device('cpu'), run_dir, run_dir, 'digits').finish({})
+    assert (run_dir / 'results.json').exists() and not (run_dir / 'shares-6').exists()

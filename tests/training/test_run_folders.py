@@ -115,7 +115,8 @@ def test_files_of_the_user_stay(tmp_path):
 
 @pytest.mark.parametrize('moment', range(9))
 def test_taking_the_place_can_be_interrupted_anywhere(tmp_path, monkeypatch, moment):
-    """Four files are removed and four moved: the program is killed before one of these, and starts again."""
+    """Four files are removed and four moved, then a folder is removed: the program is killed before one of
+    these, and starts again."""
     run = make_run(tmp_path / 'run', 1)
     make_run(run / SUCCESSOR, 2)
     operations = iter(range(100))
@@ -134,12 +135,13 @@ def test_taking_the_place_can_be_interrupted_anywhere(tmp_path, monkeypatch, mom
     with monkeypatch.context() as patch:
         patch.setattr('pathlib.Path.unlink', killed_at(os.unlink))
         patch.setattr('os.replace', killed_at(os.replace))
+        patch.setattr('pathlib.Path.rmdir', killed_at(os.rmdir))
         try:
             replace_by_successor(run)
         except Killed:
             # Either run is whole, or the folder says that it is not finished.
             assert not is_finished(run) or moment < 4 or seeds(run) == {'2'}
-    settle(run)
+    replace_by_successor(run)
     assert seeds(run) == {'2'} and not (run / SUCCESSOR).exists()
 
 
@@ -166,7 +168,9 @@ def test_new_folders_and_those_of_runs_can_be_run_folders(tmp_path):
     (run / 'config.json').unlink()  # the checkpoint tells too
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'link').symlink_to(run)
-    for name in ('run', 'empty', 'link', 'none', 'none/deeper'):
+    make_run(shutil.copytree(tmp_path / 'empty', tmp_path / 'replaced') / SUCCESSOR, 2)
+    (tmp_path / 'replaced' / 'loss.png').touch()  # the first file to be moved: a program was killed after it
+    for name in ('run', 'empty', 'link', 'none', 'none/deeper', 'replaced'):
         check_run_dir(tmp_path / name)
 
 
