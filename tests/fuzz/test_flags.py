@@ -18,7 +18,7 @@ TEXTS = 'x all cpu cuda cuda:99 cuda:-1 meta dress - -- -x @x %s gaussian mlp co
 TEXTS += ['', ' ', '\udcff', '\u2603', '\x1b[31m']
 PATHS = [*'. .. /dev/null /dev/null/x nowhere nowhere/x.npy run data'.split(), 'a file', 'x' * 300]
 VALUES = st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | st.sampled_from(PATHS)
-# No program gets a zero byte, and a line end is printed as it is.
+# No program gets a zero byte, and a warning prints a line end as it is.
 ANY_TEXT = st.text(st.characters(codec='utf-8', exclude_characters='\0\n'), max_size=5)
 
 
