@@ -241,7 +241,7 @@ def prepare_run(config: Config, device: torch.device, source: str, run_dir: Path
             print(f'{run_dir} is finished: nothing to resume')
         return Run(config, device, run_dir, run_dir, source, is_done=True)
     path = folder / 'checkpoint.pt'
-    if path.exists():
+    if os.path.lexists(path):  # also a link to a file that is gone: an error when it is read
         if not config.resume:
             raise UserError(
                 f'{folder} holds an unfinished run: go on with it by --resume, or delete that folder to '

@@ -217,7 +217,9 @@ class Trainer(BaseTrainer):
             # Gives the layers their masks, whose values are in the state.
             prune_weights(self.model, self.config.prune)
         weights, best = self.model.state_dict(), {'epoch': range(self.config.epochs + 1), 'loss': float}
-        if isinstance(state.get('best'), dict) and state['best'].get('epoch'):
+        check(state.get('best'), dict, path, 'best')
+        check(state['best'].get('epoch'), best['epoch'], path, 'best.epoch')
+        if state['best']['epoch']:
             best['model'] = weights
         adam = adam_schema(self.adam)
         parts = dict(model=weights, adam=adam, history=self.history, best=best, shares=dict)

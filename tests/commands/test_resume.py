@@ -81,6 +81,16 @@ def test_a_broken_checkpoint_is_not_resumed(train, interrupted, one_line):
     assert status == 2 and one_line(err) and 'expected a checkpoint in' in err
 
 
+def test_a_link_to_a_checkpoint_that_is_gone_is_not_resumed(train, interrupted, contents, one_line):
+    path = interrupted / 'checkpoint.pt'
+    path.unlink()
+    path.symlink_to(interrupted / 'gone' / 'checkpoint.pt')
+    before = contents(interrupted)
+    status, _, err = train(train_vad, '--resume')
+    assert status == 2 and one_line(err) and f'expected a checkpoint in {path}, got No such file' in err
+    assert contents(interrupted) == before
+
+
 def test_latents_of_another_number_of_images_are_not_resumed(train, interrupted, change_checkpoint, one_line):
     path = interrupted / 'checkpoint.pt'
     shares = load_checkpoint(path)['shares']

@@ -15,10 +15,11 @@ COMMANDS = settings(max_examples=settings().max_examples // 2)
 NUMBERS = '0 1 2 3 -1 1.5 -0 +2 1e3 1e-400 1e999 nan -inf 0x10 1_0 2147483647 2147483648 4294967296'.split()
 NUMBERS += [' 3 ', '9' * 30, '9' * 5000, '\u0663', '\u00b2']
 TEXTS = 'x all cpu cuda cuda:99 cuda:-1 meta dress - -- -x @x %s gaussian mlp conv64 digits npy'.split()
-TEXTS += ['', ' ', '\ud800', '\udcff', '\u2603', '\x1b[31m']
+TEXTS += ['', ' ', '\udcff', '\u2603', '\x1b[31m']
 PATHS = [*'. .. /dev/null /dev/null/x nowhere nowhere/x.npy run data'.split(), 'a file', 'x' * 300]
 VALUES = st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | st.sampled_from(PATHS)
-ANY_TEXT = st.text(st.characters(exclude_characters='\0\n'), max_size=5)  # a line end is printed as it is
+# No program gets a zero byte, and a warning prints a line end as it is.
+ANY_TEXT = st.text(st.characters(codec='utf-8', exclude_characters='\0\n'), max_size=5)
 
 
 def command_lines(options_class, *more):

@@ -77,6 +77,10 @@ def spoil_moments(state):
         (lambda state: state.update(history=torch.zeros(2, 2)), r'as history in .*, got float32 \[2, 2\]'),
         (lambda state: state['adam'].update(state={}), 'expected an entry adam.state.0 in'),
         (lambda state: state.update(best={'epoch': 1, 'loss': 0.5}), 'expected an entry best.model'),
+        (
+            lambda state: state['best'].update(epoch=torch.tensor([])),
+            'from 0 to 3 as best.epoch in .*, got tensor',
+        ),
         (lambda state: state.update(more=1), 'expected no entry more'),
         (spoil_weights, 'as model.decoder.stem.weight in .*, got 8 numbers in it that are not finite'),
         (spoil_moments, r'as adam.state.0.exp_avg in .*, got float32 \[3\]'),
