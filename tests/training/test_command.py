@@ -75,12 +75,17 @@ def test_an_empty_flag_is_said(command, one_line, word):
     assert status == 2 and one_line(err) and 'expected a value, got an empty one' in err and not out
 
 
-def test_ctrl_c_is_pythons_own_while_main_runs(monkeypatch):
-    handlers = []
-    before = signal.signal(signal.SIGINT, lambda *_: None)  # of the first seconds, say
-    run_command(lambda: handlers.append(signal.getsignal(signal.SIGINT)))
-    after = signal.signal(signal.SIGINT, before)
-    assert handlers == [signal.default_int_handler] and after not in (before, signal.default_int_handler)
+def test_ctrl_c_is_an_exception_only_while_main_runs(ctrl_c):
+    def main():
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c()
+
+    def first(*_):
+        """The handler of the first seconds, say."""
+
+    before = signal.signal(signal.SIGINT, first)
+    run_command(main)
+    assert signal.signal(signal.SIGINT, before) is first
 
 
 def test_ctrl_c_that_a_library_makes_another_error_of_is_still_ctrl_c(capsys, ctrl_c):
