@@ -96,17 +96,17 @@ def replace_by_successor(run_dir: Path):
     new.rmdir()
 
 
-def check_place(path: Path, flag: str = '--run-dir'):
+def check_place(path: Path):
     """UserError: a folder cannot be made there, because a file or a link to nothing is in the way."""
     for place in (path, *path.parents):
         if place.is_symlink() and not place.exists():
             raise UserError(
-                f'expected {flag} to be a folder, got {path}, where {place} is a link to '
+                f'expected --run-dir to be a folder, got {path}, where {place} is a link to '
                 f'{os.readlink(place)}, which does not exist; make that, or remove the link'
             )
         if place.exists():
             if not place.is_dir():
-                raise UserError(f'expected {flag} to be a folder, got {path}, where {place} is a file')
+                raise UserError(f'expected --run-dir to be a folder, got {path}, where {place} is a file')
             return
 
 
