@@ -53,6 +53,7 @@ def test_what_is_as_expected(value, expected):
         ({'a': torch.zeros(2, 3).double()}, {'a': ANY}, r'got float64 \[2, 3\]'),
         ({'a': torch.zeros(2, 3).to_sparse()}, {'a': ANY}, 'got a Tensor'),
         ({'a': torch.zeros(2, 3, device='meta')}, {'a': ANY}, 'got a Tensor'),
+        ({'a': torch.nn.Parameter(torch.zeros(2, 3))}, {'a': ANY}, 'got a Parameter'),
         ({'a': torch.full((2, 3), torch.nan)}, {'a': ANY}, 'got 6 numbers in it that are not finite'),
         (
             {'a': torch.tensor([0, 10])},
