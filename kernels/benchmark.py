@@ -28,7 +28,7 @@ from torch.distributions import Exponential, Laplace, Normal, kl_divergence
 from torch.utils.benchmark import Timer
 
 import kernels
-from kernels.command import run_command
+from kernels.command import run_command, writing
 from kernels.elementary import triton
 
 SIZES = [(64, 60), (2**10, 64), (2**14, 64), (2**17, 64), (2**20, 64)]  # B, D
@@ -141,7 +141,8 @@ def draw(result, path):
         ax.label_outer()
     axes[0, 0].legend(fontsize=8)
     fig.suptitle(result['device'], fontsize=10)
-    fig.savefig(path, dpi=120)
+    with writing(path):
+        fig.savefig(path, dpi=120)
 
 
 def main():
@@ -173,7 +174,8 @@ def main():
         rows=rows,
         adam=measure_adam(device),
     )
-    path.write_text(json.dumps(result, indent=1), encoding='utf-8')
+    with writing(path):
+        path.write_text(json.dumps(result, indent=1), encoding='utf-8')
     draw(result, args.dir / 'benchmark.png')
     print(
         *(f'{key} {value}' for key, value in versions.items()),

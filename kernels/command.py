@@ -4,10 +4,13 @@ The rest of the project has training/startup.py and training/command.py for this
 them. Only the standard library here: `kernels` imports this file before PyTorch.
 """
 
+import contextlib
+import errno
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 COMMANDS = {'kernels.benchmark', 'kernels.compiled'}
 
@@ -19,6 +22,15 @@ def end_at_once(*_):
     """
     print('\ninterrupted', file=sys.stderr, flush=True)
     os._exit(130)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around the writing of a file. The error of a full disk does not name the file by itself."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def run_command(main: Callable[[], None]):
@@ -34,7 +46,9 @@ def run_command(main: Callable[[], None]):
         # A broken pipe: whoever read standard output, `head` say, has seen enough.
         if not isinstance(error, BrokenPipeError):
             place = f'cannot use {error.filename}: ' if error.filename else ''
-            print(f'error: {place}{error.strerror}', file=sys.stderr, flush=True)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            reason = 'the disk is full; make room' if full else error.strerror
+            print(f'error: {place}{reason}', file=sys.stderr, flush=True)
         os._exit(2)  # sys.exit would write the rest of the output, which would fail again, with a traceback
 
 

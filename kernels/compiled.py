@@ -21,7 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from kernels import adam, fused
-from kernels.command import run_command
+from kernels.command import run_command, writing
 from kernels.elementary import INTERPRETED
 from kernels.families import FAMILIES
 
@@ -173,7 +173,8 @@ def main():
     found = [report(*kernel) for kernel in itertools.product(FAMILIES, (False, True), [60], TARGETS)]
     found += [report_adam(120, target) for target in TARGETS]
     if args.json:
-        args.json.write_text(json.dumps(found, indent=1), encoding='utf-8')
+        with writing(args.json):
+            args.json.write_text(json.dumps(found, indent=1), encoding='utf-8')
     print(f'triton {triton.__version__}; loads and stores: count x bytes a lane')
     for r in found:
         loads, stores = (

@@ -15,8 +15,9 @@ import kernels
 import networks
 from models import GAN_NETWORKS
 from training.command import count, flag, fraction, positive, seed, sizes, weight, whole_number
-from training.data import DATASETS, DEFAULT_IMAGES, ImageDataset
+from training.data import DATASETS, ImageDataset
 from training.errors import UserError
+from training.sources import DEFAULT_IMAGES
 
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from training.errors import UserError
-from training.sources import DEFAULT_IMAGES as DEFAULT_IMAGES  # training/config.py has it from here
 from training.sources import (
     IDX,
     IMAGENETTE,

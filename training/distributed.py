@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from training.command import pick_device
 from training.errors import UserError
+from training.files import describe_failure
 
+# What torchrun tells its processes, the first four as numbers; the last may be missing.
 TORCHRUN = ('WORLD_SIZE', 'RANK', 'LOCAL_RANK', 'MASTER_PORT', 'MASTER_ADDR', 'LOCAL_WORLD_SIZE')
 
 
@@ -59,33 +61,31 @@ def start(device_name: str | None, one_only: bool = False) -> torch.device:
     are several, or they cannot be joined, or there is no such device here.
     """
     n, device = launched(), pick_device(device_name)
+    if n > 1 and one_only:
+        if os.environ['RANK'] != '0':  # the error is reported once
+            sys.exit(2)
+        raise UserError(
+            f'expected train_ad.py or train_vad.py with several processes, got {n} of them for a system '
+            f'without a table of latents; start it with python'
+        )
     if n > 1 and not dist.is_initialized():
         if device.type == 'cuda':
             torch.cuda.set_device(device)  # NCCL works on the current device, else GPU 0 for all processes
         before = signal.getsignal(signal.SIGINT)
         if before != signal.SIG_IGN:
-            signal.signal(
-                signal.SIGINT, signal.SIG_DFL
-            )  # PyTorch waits for the others without a look at Ctrl-C
+            # PyTorch waits for the others without a look at Ctrl-C: it is to end the program until then.
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
         try:
             socket.getaddrinfo(os.environ['MASTER_ADDR'], None)  # PyTorch would try for half an hour
             dist.init_process_group('cpu:gloo,cuda:nccl' if device.type == 'cuda' else 'gloo')
         except (OSError, RuntimeError, ValueError) as error:
-            reason = getattr(error, 'strerror', None) or str(error).splitlines()[0]
             place = f'{os.environ["MASTER_ADDR"]}, port {os.environ["MASTER_PORT"]}'
             raise UserError(
-                f'expected to meet {n} processes at {place}, got: {reason}; start them with torchrun, or '
-                f'unset WORLD_SIZE'
+                f'expected to meet {n} processes at {place}, got: {describe_failure(error).splitlines()[0]}; '
+                f'start them with torchrun, or unset WORLD_SIZE'
             ) from None
         finally:
             signal.signal(signal.SIGINT, before)
-    if n > 1 and one_only:
-        fail(
-            UserError(
-                f'expected train_ad.py or train_vad.py with several processes, got {n} of them for '
-                f'a system without a table of latents; start it with python'
-            )
-        )
     return device
 
 

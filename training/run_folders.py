@@ -5,11 +5,11 @@ takes its place when it is finished: whatever other folders are called, no run i
 """
 
 import contextlib
+import datetime
 import json
 import os
 import shutil
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,7 +41,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise UserError(f'cannot lock {folder}: {describe_failure(error)}') from None
     try:
-        record = {'process': os.getpid(), 'machine': socket.gethostname(), 'since': time.strftime('%F %T')}
+        record = {
+            'process': os.getpid(),
+            'machine': socket.gethostname(),
+            'since': f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S}',
+        }
         with contextlib.suppress(OSError):  # it only makes the message of another process better
             owner.write_text(json.dumps(record))
         yield

@@ -51,7 +51,7 @@ def check(value: Any, expected: Any, path: Path, name: str = ''):
     """UserError: `value`, the entry `name` of the checkpoint in path, is not what is expected.
 
     expected: a dict, whose entries are compared in turn; a TensorOf, or a tensor for one of its type and
-    shape; a range of whole numbers; a type, or a tuple of types.
+    shape; a range of whole numbers; a type.
     """
     if torch.is_tensor(expected):
         expected = like(expected)
@@ -71,10 +71,8 @@ def check(value: Any, expected: Any, path: Path, name: str = ''):
         what = f'a whole number from {expected.start} to {expected.stop - 1}'
         got = None if right else repr(value)[:50]
     else:
-        types = dict if isinstance(expected, dict) else expected
-        types = types if isinstance(types, tuple) else (types,)
-        what = ' or '.join(each.__name__ for each in types)
-        got = None if isinstance(value, types) else repr(value)[:50]
+        expected = dict if isinstance(expected, dict) else expected
+        what, got = expected.__name__, None if isinstance(value, expected) else repr(value)[:50]
     if got:
         refuse(f'{what} as {name or "its contents"}', got, path)
 

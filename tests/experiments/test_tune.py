@@ -15,7 +15,7 @@ from training.config import AEConfig
 
 @pytest.fixture
 def tune():
-    pytest.importorskip('optuna')
+    pytest.importorskip('optuna', reason='a machine without Optuna has everything but --tune')
     from experiments import tune
 
     return tune

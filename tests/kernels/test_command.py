@@ -1,5 +1,6 @@
 """Errors of the kernels' commands. They need a process of their own, which ends at once."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +34,13 @@ def test_what_ends_a_command_is_one_line(main, status, err):
 def test_output_that_cannot_be_written_is_one_line():
     with open('/dev/full', 'w') as full:
         result = run('print("x")', stdout=full)
-    assert (result.returncode, result.stderr) == (2, 'error: No space left on device\n')
+    assert (result.returncode, result.stderr) == (2, 'error: the disk is full; make room\n')
+
+
+def test_a_file_that_cannot_be_written_is_named():
+    with pytest.raises(OSError) as error, kernels.command.writing(Path('a.json')):
+        raise OSError(errno.ENOSPC, 'No space left on device')  # as write() raises it
+    assert error.value.filename == 'a.json' and error.value.errno == errno.ENOSPC
 
 
 def test_a_reader_that_has_gone_is_no_error():
