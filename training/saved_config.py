@@ -47,7 +47,7 @@ def config_from_dict(values: dict, path: Path) -> Config:
             value = values[field.name]
             value = tuple(value) if isinstance(value, list) else value  # as it comes back from JSON
             if not is_right(value, field, hints[field.name]):
-                refuse(f'a {field.name} as the command line takes', repr(value)[:50], path)
+                refuse(f'a valid {field.name}', repr(value)[:50], path)
             chosen[field.name] = value
     try:
         return config_class(**chosen)

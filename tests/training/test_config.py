@@ -132,7 +132,7 @@ def test_a_configuration_without_a_shape_is_of_images_of_28_x_28():
 )
 def test_a_value_that_its_flag_would_not_take(config_class, name, value):
     values = {**config_class(shape=(28, 28)).to_dict(), name: value}
-    with pytest.raises(UserError, match=f'expected a {name} as the command line takes in .*, got') as error:
+    with pytest.raises(UserError, match=f'expected a valid {name} in .*, got') as error:
         config_from_dict(values, FILE)
     assert str(FILE) in str(error.value) and '\n' not in str(error.value)
 
