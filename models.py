@@ -29,6 +29,7 @@ class AutoDecoder(nn.Module):
     dist = None  # a point posterior
     params_per_dim = 1  # P
     bfloat16 = False  # whether the decoder computes in bfloat16
+    masked = False  # whether the encoder, if there is one, also reads which pixels are observed
 
     def __init__(
         self, latent_dim: int, decoder: str = 'groupnorm', shape: tuple[int, ...] = SHAPE, **options
@@ -43,6 +44,16 @@ class AutoDecoder(nn.Module):
         # Affine map from code to decoder input, so that latents can be standardised after training.
         self.register_buffer('code_scale', torch.ones(latent_dim))
         self.register_buffer('code_shift', torch.zeros(latent_dim))
+
+    def encode(self, x: Tensor, observed: Tensor | None = None) -> Tensor:
+        """The encoder's latents [B, K] of images [B, 28, 28] in 0-1, 0 where a pixel is missing.
+
+        observed: bool [B, 28, 28], which pixels are; None: all. An encoder of masked images reads it too.
+        """
+        if self.masked:
+            mask = torch.ones_like(x) if observed is None else observed.to(x.dtype)
+            x = torch.stack([x, mask], 1).flatten(1, -3)  # [B, 2C, 28, 28]
+        return self.encoder(x)
 
     def params(self, latents: Tensor) -> Tensor:
         """Latents [B, P * D] as posterior parameters [B, P, D]."""
@@ -163,6 +174,12 @@ class VariationalAutoDecoder(AutoDecoder):
 # ------------------------------------------------------------------------------ models with an encoder
 
 
+def encoder_shape(shape: tuple[int, ...], masked: bool) -> tuple[int, ...]:
+    """The shape of an encoder's input: of an image, or of an image and its mask as further channels."""
+    channels, height, width = channels_first(shape)
+    return (2 * channels, height, width) if masked else tuple(shape)
+
+
 class Standardise(nn.BatchNorm1d):
     """Codes [B, D] to mean 0 and variance 1, so that draws of N(0, 1) resemble them: batch normalisation
     without weights.
@@ -183,8 +200,8 @@ class Standardise(nn.BatchNorm1d):
 class AutoEncoder(AutoDecoder):
     """An auto-decoder whose latents come from an encoder.
 
-    encoder: a name in ENCODERS. options: `architecture` and `dropout`, for encoder conv3 and decoder mirror
-    only.
+    encoder: a name in ENCODERS. masked: whether it reads the masks of incomplete images. options:
+    `architecture` and `dropout`, for encoder conv3 and decoder mirror only.
     """
 
     def __init__(
@@ -193,10 +210,12 @@ class AutoEncoder(AutoDecoder):
         latent_dim: int,
         decoder: str = 'groupnorm',
         shape: tuple[int, ...] = SHAPE,
+        masked: bool = False,
         **options,
     ):
         super().__init__(latent_dim, decoder, shape, **options)
-        network = choose(ENCODERS, 'encoder', encoder)(latent_dim, self.shape, **options)
+        self.masked, inputs = masked, encoder_shape(shape, masked)
+        network = choose(ENCODERS, 'encoder', encoder)(latent_dim, inputs, **options)
         self.encoder = nn.Sequential(network, Standardise(latent_dim))
 
 
@@ -211,9 +230,11 @@ class VariationalAutoEncoder(VariationalAutoDecoder):
         decoder: str = 'groupnorm',
         shape: tuple[int, ...] = SHAPE,
         seed: int = 0,
+        masked: bool = False,
     ):
         super().__init__(dist, latent_dim, decoder, shape, seed)
-        self.encoder = choose(ENCODERS, 'encoder', encoder)(latent_dim * self.params_per_dim, self.shape)
+        self.masked, inputs = masked, encoder_shape(shape, masked)
+        self.encoder = choose(ENCODERS, 'encoder', encoder)(latent_dim * self.params_per_dim, inputs)
 
 
 # ------------------------------------------------------------------------------------------------- GAN

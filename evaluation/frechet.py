@@ -66,7 +66,7 @@ def train_classifier(train_set: ImageDataset) -> Classifier:
             for group in adam.param_groups:
                 group['lr'] = LR * one_cycle(step, STEPS, warm_up=0.1)
             index = torch.randint(len(images), (BATCH,), generator=generator)
-            loss = F.cross_entropy(model.head(model(images[index])), train_set.y[index % images.n])
+            loss = F.cross_entropy(model.head(model(images[index][0])), train_set.y[index % images.n])
             adam.zero_grad()
             loss.backward()
             adam.step()

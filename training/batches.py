@@ -37,7 +37,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
 
 
 class Images:
-    """A data set and its shifted copies; uint8 on the device, or, of a mapped data set, in its file.
+    """A data set and its shifted copies; on the device, or, of a mapped data set, in its file.
 
     An image's index is copy * total + its place in the data set, whichever process owns it. Its local index,
     copy * n + its place in the share of this process, is where this process has it. With one process the two
@@ -49,7 +49,12 @@ class Images:
 
     def __init__(self, dataset: ImageDataset, device: torch.device | str, share: slice = slice(None)):
         own = dataset.part(share)
-        self.X = own.X if own.mapped else own.X.to(torch.uint8).to(device)  # [n, 28, 28] or [n, C, H, W]
+        self.X, self.observed = own.X, own.observed  # [n, 28, 28] or [n, C, H, W]; the mask, or None
+        if not own.mapped:
+            # Whole numbers as bytes: the images read faster.
+            self.X = (own.X if own.X.frac().any() else own.X.to(torch.uint8)).to(device)
+            if self.observed is not None:
+                self.observed = self.observed[torch.arange(len(own))].to(device)
         self.device = torch.device(device)
         self.shifts = torch.tensor(SHIFTS, device=device)
         self.n, self.total, self.first = len(own), len(dataset), share.start or 0
@@ -61,14 +66,24 @@ class Images:
         """int64 [B] -> int64 [B]."""
         return index // self.total * self.n + index % self.total - self.first
 
-    def __getitem__(self, local_index: Tensor) -> Tensor:
-        """int64 [B] -> images [B, 28, 28] (or [B, C, H, W]), float32 in 0-1."""
-        height, width = self.X.shape[-2:]
-        x = self.X[(local_index % self.n).to(self.X.device)].to(self.device)
+    def __getitem__(self, local_index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """int64 [B] -> images [B, 28, 28] (or [B, C, H, W]), float32 in 0-1, 0 where a pixel is missing; and
+        which pixels are observed, bool [B, 28, 28]; None: all of all images."""
+        place = (local_index % self.n).to(self.X.device)
+        x = self.shift(self.X[place].to(self.device), local_index).float() / 255
+        if self.observed is None:
+            return x, None
+        # Pixels that come into a copy from outside the image were not observed either.
+        observed = self.shift(self.observed[place].to(self.device), local_index)
+        return torch.where(observed, x, 0.0), observed
+
+    def shift(self, x: Tensor, local_index: Tensor) -> Tensor:
+        """x [B, 28, 28] as in the copies with local_index: shifted, with 0 in the places that become free."""
+        height, width = x.shape[-2:]
         x = F.pad(x, (1, 1, 1, 1))  # [B, 30, 30]
         windows = x.unfold(-2, height, 1).unfold(-2, width, 1)  # [B, 3, 3, 28, 28], a view
         top, left = self.shifts[local_index // self.n].unbind(1)
-        return windows[torch.arange(len(x), device=self.device), ..., top, left, :, :].float() / 255
+        return windows[torch.arange(len(x), device=self.device), ..., top, left, :, :]
 
     def own(self) -> Tensor:
         """The local indices of the images themselves, without copies: int64 [n]."""

@@ -41,6 +41,7 @@ def number(low: float, high: float, allowed: str, with_low: bool = True) -> Call
 positive = number(0, 1e18, 'above 0 and below 1e18', with_low=False)  # the square of one is still a float32
 weight = number(0, 1e18, 'of at least 0 and below 1e18')
 fraction = number(0, 1, 'of at least 0 and below 1')
+share = number(0, 1, 'above 0 and below 1', with_low=False)
 
 
 def count(text: str) -> int | str:

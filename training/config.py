@@ -14,9 +14,10 @@ from typing import Any, ClassVar
 import kernels
 import networks
 from models import GAN_NETWORKS
-from training.command import count, flag, fraction, positive, seed, sizes, weight, whole_number
+from training.command import count, flag, fraction, positive, seed, share, sizes, weight, whole_number
 from training.data import DATASETS, ImageDataset
 from training.errors import UserError
+from training.missing import MISSING_KINDS
 from training.sources import DEFAULT_IMAGES
 
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
@@ -63,6 +64,7 @@ class Config:
     prune: ClassVar[float] = 0.0
     patience: ClassVar[int] = 0
     min_delta: ClassVar[float] = 0.0
+    missing: ClassVar[float] = 0.0
     cuda_graph: ClassVar[bool] = False
 
     data_path: str | None = data_path_flag('the environment variable DATA_PATH, or dataset')
@@ -96,6 +98,7 @@ class Config:
     shape: tuple[int, ...] = ()  # of an image
     train_checksum: int = 0
     test_checksum: int = 0
+    incomplete: bool = False  # whether training images have missing pixels
 
     @property
     def name(self) -> str:
@@ -112,6 +115,7 @@ class Config:
             n_train=len(train_set),
             n_test=len(test_set),
             shape=train_set.shape,
+            incomplete=train_set.observed is not None,
             train_checksum=train_set.checksum(),
             test_checksum=test_set.checksum(),
         )
@@ -157,6 +161,17 @@ class LatentConfig(Config):
         'standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the '
         'more the KL matters',
         positive,
+    )
+    missing: float = flag(
+        0.0,
+        'hide this share of the pixels of all images, to study incomplete data (default: 0)',
+        share,
+        metavar='RATE',
+    )
+    missing_kind: str = flag(
+        'pixels',
+        'what --missing hides: single pixels at random, or one block of an image',
+        choices=list(MISSING_KINDS),
     )
     bfloat16: bool = flag(
         False, 'the decoder in bfloat16, for processors that have it: 1.6 times as fast with dcgan7x7'

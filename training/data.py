@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from training.errors import UserError
+from training.missing import SimulatedMask
 from training.sources import (
     IDX,
     IMAGENETTE,
@@ -46,14 +47,19 @@ class ImageDataset(torch.utils.data.Dataset):
     """Images X [N, 28, 28] (in colour [N, 3, H, W]), float32 in 0-255, and labels y [N], int64. Item i is (i,
     X[i]).
 
-    name: in DATASETS. source: where the images come from, for the record. mapped: X is a uint8 tensor in a
-    file, and stays one; only what is used comes into memory.
+    name: in DATASETS. source: where the images come from, for the record. mapped: X is a tensor in a file,
+    and stays one; only what is used comes into memory. observed: a mask of X, see training/missing.py; None:
+    nothing is missing. known: X has the true values of the missing pixels too, because they were hidden to
+    study what a model makes of the others. Only grades and pictures look at them.
     """
 
-    def __init__(self, X, y, name: str, source: str = '', mapped: bool = False):
+    def __init__(
+        self, X, y, name: str, source: str = '', mapped: bool = False, observed=None, known: bool = True
+    ):
         self.X = X if mapped else torch.as_tensor(X, dtype=torch.float32)
         self.y = torch.as_tensor(y, dtype=torch.int64)
         self.name, self.source, self.mapped = name, source, mapped
+        self.observed, self.known = observed, known
         self.classes = DATASETS[name]
 
     @property
@@ -67,7 +73,14 @@ class ImageDataset(torch.utils.data.Dataset):
 
     def part(self, which: slice) -> 'ImageDataset':
         """The images in a slice, as a data set."""
-        return ImageDataset(self.X[which], self.y[which], self.name, self.source, self.mapped)
+        observed = None if self.observed is None else self.observed[which]
+        place = self.name, self.source, self.mapped
+        return ImageDataset(self.X[which], self.y[which], *place, observed, self.known)
+
+    def hide_pixels(self, kind: str, rate: float, seed: int, part: int) -> 'ImageDataset':
+        """The same images, of which a share `rate` of the pixels counts as missing; see SimulatedMask."""
+        observed = SimulatedMask(range(len(self)), self.shape, kind, rate, seed, part)
+        return ImageDataset(self.X, self.y, self.name, self.source, self.mapped, observed)
 
     def __len__(self) -> int:
         return len(self.X)

@@ -64,7 +64,7 @@ class GANTrainer(BaseTrainer):
             for group in adam.param_groups:
                 group['lr'] = self.config.lr * one_cycle(step, self.total_steps, warm_up=0.02)
         shifts = torch.Generator().manual_seed(fold(seed << 24 | step))  # a resumed run repeats them
-        real = 2 * self.images[index].view(batch_size, *channels_first(model.shape)) - 1
+        real = 2 * self.images[index][0].view(batch_size, *channels_first(model.shape)) - 1
         fake = model.generator(model.sample_prior(batch_size, seed=noise_key(seed, TRAIN), step=step))
 
         both = shift(torch.cat([real, fake.detach()]), shifts)  # [2B, C, H, W]

@@ -12,7 +12,7 @@ from training.cuda_graph import with_cuda_graph
 from training.data import ImageDataset
 from training.distributed import all_gather
 from training.errors import NotFinite
-from training.initialization import apply_warm_start
+from training.initialization import apply_warm_start, decoded_completion
 from training.objective import NegativeELBO, encode
 from training.optimisers import RowAdam, one_cycle
 from training.randomness import INFER, REFINE, noise_key
@@ -47,7 +47,8 @@ def fit_latents(
     def step(local_index, pass_number, rate):
         params = model.params(latents[local_index]).requires_grad_()  # [B, P, D], a leaf
         index = images.first + local_index
-        reconstruction, kl = objective(params, images[local_index], seed=seed, step=pass_number, index=index)
+        terms = objective(params, *images[local_index], seed=seed, step=pass_number, index=index)
+        reconstruction, kl = terms  # [B] each
         # The sum: each image descends its own loss, whatever the batch. Only params have a gradient.
         (gradient,) = torch.autograd.grad((reconstruction + config.beta * kl).sum(), params)
         adam.step(local_index, gradient.flatten(1), rate)
@@ -92,6 +93,9 @@ def infer_latents(
     if model.encoder:
         latents = encode(model, images)
     else:
-        start, label = apply_warm_start(trained.warm_start, images), 'fitting test latents'
+        completion = None
+        if images.observed is not None:
+            completion = decoded_completion(model, trained.latents, trained.config.obs_std)
+        start, label = apply_warm_start(trained.warm_start, images, completion), 'fitting test latents'
         latents = fit_latents(model, start, images, trained.config, INFER, passes, INFER_LR, label)
     return latents, time.perf_counter() - started

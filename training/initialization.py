@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.batches import Images
+from training.completion import FITTED_IMAGES, ProbabilisticPCA, fit_ppca, ppca_of_complete
 from training.distributed import all_gather, all_mean, all_reduce, world_size
 
 KEEP = 0.186  # a principal component starts switched on if its posterior spread is at most this
@@ -20,12 +21,11 @@ RIDGE_IMAGES = 100_000  # images and copies that the linear start of new images 
 CHUNK = 10_000  # images that are handled at once
 
 
-def features(x: Tensor) -> Tensor:
-    """Images [B, 28, 28] in 0-1 -> the features that linear methods see, [B, 784].
+def pool(x: Tensor) -> Tensor:
+    """Images [B, 28, 28] -> the numbers that linear methods see, [B, 784].
 
-    The square root lifts faint texture, and nearest neighbours in it follow the classes better than in
-    pixels. Larger images are averaged over squares of pixels (over longer rectangles, where an image is
-    narrower than that), to about 1,000 numbers: the cost of linear methods is cubic.
+    Larger images are averaged over squares of pixels (over longer rectangles, where an image is narrower than
+    that), to about 1,000 numbers: the cost of linear methods is cubic.
     """
     (height, width), area = x.shape[-2:], x[0].numel() / 1024  # area: pixels that become one number
     side = max(1, math.ceil(area**0.5))
@@ -35,7 +35,47 @@ def features(x: Tensor) -> Tensor:
         window = math.ceil(area / width), width
     else:
         window = side, side
-    return F.avg_pool2d(x, window).flatten(1).sqrt()
+    return F.avg_pool2d(x, window).flatten(1)
+
+
+def pool_observed(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
+    """As pool, of images that are 0 where a pixel is missing: means of the observed pixels [B, 784], and where
+    there are any, bool [B, 784]."""
+    share = pool(observed.float())
+    return pool(x) / share.clamp_min(1e-6), share > 0
+
+
+def features(images: Images, local_index: Tensor, completion: ProbabilisticPCA | None = None) -> Tensor:
+    """Of the images with local indices int64 [B], the square roots of their pooled pixels, [B, 784].
+
+    The square root lifts faint texture, and nearest neighbours in it follow the classes better than in
+    pixels. completion: gives missing pixels their values.
+    """
+    x, observed = images[local_index]
+    x = pool(x) if observed is None else completion.complete(*pool_observed(x, observed))
+    return x.sqrt()
+
+
+def every(images: Images, n: int) -> Tensor:
+    """Local indices, int64 [about n or fewer], of this process's part of about n images of all processes."""
+    step = math.ceil(images.total / n)
+    return torch.arange(-images.first % step, images.n, step, device=images.device)
+
+
+def fit_completion(images: Images) -> ProbabilisticPCA | None:
+    """The linear completion of images with missing pixels; None: nothing is missing."""
+    if images.observed is None:
+        return None
+    return fit_ppca(*map(all_gather, pool_observed(*images[every(images, FITTED_IMAGES)])))
+
+
+@torch.no_grad()
+def decoded_completion(model: nn.Module, latents: Tensor, obs_std: float) -> ProbabilisticPCA:
+    """The linear completion of new images: principal components of the decoded training images, whose latents
+    are [N, K]. Nothing is missing in these, whatever was missing in training."""
+    step = math.ceil(len(latents) / FITTED_IMAGES)
+    decoded = [pool(model.decode(model.mean(part)) / 255) for part in latents[::step].split(1000)]
+    return ppca_of_complete(torch.cat(decoded), obs_std**2)
 
 
 def principal_components(images: Images, latent_dim: int) -> tuple[Tensor, Tensor]:
@@ -44,16 +84,15 @@ def principal_components(images: Images, latent_dim: int) -> tuple[Tensor, Tenso
     """
     from sklearn.decomposition import PCA  # here: a second to import
 
-    step = math.ceil(images.total / PCA_IMAGES)
-    some = torch.arange(-images.first % step, images.n, step, device=images.device)
-    x = all_gather(features(images[some])).cpu().numpy()  # [total / step, 784]
+    completion = fit_completion(images)
+    x = all_gather(features(images, every(images, PCA_IMAGES), completion)).cpu().numpy()  # [n, 784]
     dims = min(latent_dim, len(x) - 1, x.shape[1])
     if dims < 1:  # a single image
         return torch.zeros(len(images), latent_dim), torch.zeros(latent_dim)
     with np.errstate(invalid='ignore'):  # images that are all the same have no variance to explain
         pca = PCA(dims, svd_solver='covariance_eigh').fit(x)
     chunks = torch.arange(len(images), device=images.device).split(CHUNK)
-    scores = [torch.as_tensor(pca.transform(features(images[i]).cpu().numpy())) for i in chunks]
+    scores = [torch.as_tensor(pca.transform(features(images, i, completion).cpu().numpy())) for i in chunks]
     variance = torch.as_tensor(pca.explained_variance_).clamp_min(1e-8)
     missing = (0, latent_dim - dims)
     return F.pad(torch.cat(scores) / variance.sqrt(), missing).float(), F.pad(variance, missing).float()
@@ -61,8 +100,17 @@ def principal_components(images: Images, latent_dim: int) -> tuple[Tensor, Tenso
 
 @torch.no_grad()
 def initialize_pixel_bias(model: nn.Module, images: Images):
-    """Let the model begin at the mean image: where the decoder gives 0, its logits are those of the mean."""
-    mean = all_reduce(sum(images[i].sum(0) for i in images.own().split(CHUNK))) / images.total  # [28, 28]
+    """Let the model begin at the mean image: where the decoder gives 0, its logits are those of the mean.
+
+    The mean is over the observed values of each pixel; one that is observed in no image begins at 0.5.
+    """
+    total = count = 0
+    for index in images.own().split(CHUNK):
+        x, observed = images[index]
+        total = total + x.sum(0)  # [28, 28]
+        count = count + (len(x) if observed is None else observed.sum(0))
+    count = all_reduce(torch.as_tensor(count, dtype=torch.float32, device=images.device))  # 0-d, or [28, 28]
+    mean = torch.where(count > 0, all_reduce(total) / count.clamp_min(1), 0.5)
     model.pixel_bias.copy_(torch.logit(mean.clamp(0.02, 0.98)))
 
 
@@ -111,30 +159,36 @@ def initialize_latents(model: nn.Module, images: Images, obs_std: float) -> Tens
 
 
 def ridge_regression(inputs: Iterable[Tensor], targets: Iterable[Tensor], penalty: float) -> Tensor:
-    """Weights [784 + 1, K] of a linear map with bias from the images' features to targets.
+    """Weights [784 + 1, K] of a linear map with bias from features to targets.
 
-    inputs: batches of images [B, 28, 28]. targets: batches [B, K]. Minimises the mean squared error, over the
-    batches of all processes, plus penalty * |weights|^2, in float64 and in one pass: memory does not grow
-    with the images.
+    inputs: batches [B, 784]. targets: batches [B, K]. Minimises the mean squared error, over the batches of
+    all processes, plus penalty * |weights|^2, in float64 and in one pass: memory does not grow with the
+    images.
     """
     gram = cross = count = 0
-    for x, target in zip(inputs, targets):
-        phi = F.pad(features(x), (0, 1), value=1.0).double()  # [B, 785]
-        gram, cross, count = gram + phi.T @ phi, cross + phi.T @ target.double(), count + len(x)
+    for phi, target in zip(inputs, targets):
+        phi = F.pad(phi, (0, 1), value=1.0).double()  # [B, 785]
+        gram, cross, count = gram + phi.T @ phi, cross + phi.T @ target.double(), count + len(phi)
     count = torch.tensor(count, dtype=torch.float64, device=gram.device)
     gram, cross, count = all_reduce(gram), all_reduce(cross), all_reduce(count)
     gram.diagonal()[:-1] += penalty * count  # no penalty for the bias
     return torch.linalg.solve(gram, cross).float()
 
 
-def fit_warm_start(images: Images, latents: Tensor, obs_std: float) -> Tensor:
+def fit_warm_start(model: nn.Module, images: Images, latents: Tensor, obs_std: float) -> Tensor:
     """The linear map [784 + 1, K] from images and copies to latents that gives new images their start."""
+    completion = None
+    if images.observed is not None:  # the one that new images will have
+        completion = decoded_completion(model, all_gather(latents[: images.n]), obs_std)
     step = math.ceil(world_size() * len(images) / RIDGE_IMAGES)
     chunks = torch.arange(0, len(images), step, device=latents.device).split(CHUNK)
-    return ridge_regression((images[i] for i in chunks), (latents[i] for i in chunks), obs_std**2)
+    inputs = (features(images, i, completion) for i in chunks)
+    return ridge_regression(inputs, (latents[i] for i in chunks), obs_std**2)
 
 
-def apply_warm_start(warm_start: Tensor, images: Images) -> Tensor:
+def apply_warm_start(
+    warm_start: Tensor, images: Images, completion: ProbabilisticPCA | None = None
+) -> Tensor:
     """Latents [n, K] of new images by the linear map."""
     chunks = images.own().split(CHUNK)
-    return torch.cat([F.pad(features(images[i]), (0, 1), value=1.0) @ warm_start for i in chunks])
+    return torch.cat([F.pad(features(images, i, completion), (0, 1), value=1.0) @ warm_start for i in chunks])

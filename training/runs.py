@@ -21,7 +21,7 @@ from training.data import DATASETS, ImageDataset, default_data_path, load_images
 from training.distributed import fail, is_main, launched, main_first
 from training.errors import NoSuchModel, UserError
 from training.files import checksum, read_json, write_json
-from training.initialization import features
+from training.initialization import pool
 from training.randomness import GRADE, noise_key
 from training.regularisation import held_out
 from training.run_folders import (
@@ -47,6 +47,9 @@ def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
 
     def load():
         train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
+        if config.missing:
+            hidden = config.missing_kind, config.missing, config.seed
+            train_set, test_set = train_set.hide_pixels(*hidden, 0), test_set.hide_pixels(*hidden, 1)
         return config.with_data(train_set, test_set), train_set, test_set
 
     return main_first(load)
@@ -69,9 +72,11 @@ def build_model(config: Config) -> nn.Module:
             model = models.VariationalAutoDecoder(config.dist, *size, seed=grade)
         elif config.system == 'ae':
             stack = dict(architecture=config.architecture, dropout=config.dropout)  # of conv3 and its mirror
-            model = models.AutoEncoder(config.encoder, *size, **(stack if config.architecture else {}))
+            stack = stack if config.architecture else {}
+            model = models.AutoEncoder(config.encoder, *size, masked=config.incomplete, **stack)
         else:
-            model = models.VariationalAutoEncoder(config.encoder, config.dist, *size, seed=grade)
+            options = dict(seed=grade, masked=config.incomplete)
+            model = models.VariationalAutoEncoder(config.encoder, config.dist, *size, **options)
     except ValueError as error:
         fail(NoSuchModel(str(error)))
     model.bfloat16 = config.bfloat16
@@ -106,7 +111,7 @@ def trained_schema(config: Config, model: nn.Module) -> dict:
     if config.system == 'ae':
         parts['best_epoch'] = range(config.epochs + 1)
     if not model.encoder:
-        inputs = features(torch.zeros(1, *config.shape)).shape[1]
+        inputs = pool(torch.zeros(1, *config.shape)).shape[1]
         parts['warm_start'] = TensorOf(torch.float32, (inputs + 1, k))
     return parts
 

@@ -118,13 +118,14 @@ class Trainer(BaseTrainer):
         if not has_images:  # the other processes wait for a gradient: that of any image, times 0
             local_index, weight = torch.zeros(1, dtype=torch.int64, device=self.images.device), 0.0
             index = self.images.first + local_index
-        x = self.images[local_index]  # [B, 28, 28] in 0-1
+        x, observed = self.images[local_index]  # [B, 28, 28] in 0-1; bool [B, 28, 28], or None
         if self.latents is None:
-            params = self.model.params(self.model.encoder(x))  # [B, P, D]
+            params = self.model.params(self.model.encode(x, observed))  # [B, P, D]
         else:
             params = self.model.params(self.latents[local_index]).requires_grad_()  # [B, P, D], a leaf
         seed = noise_key(config.seed, TRAIN)
-        reconstruction, kl = self.objective(params, x, seed=seed, step=step, index=index)  # [B] each, nats
+        terms = self.objective(params, x, observed, seed=seed, step=step, index=index)
+        reconstruction, kl = terms  # [B] each, nats
         # The mean over the batch, or this process's part of it: `replicate` adds up the processes' gradients.
         loss = (reconstruction + config.beta * kl).sum() * weight
         self.adam.zero_grad()
@@ -179,11 +180,12 @@ class Trainer(BaseTrainer):
         finite. The losses in the history were computed before the last step: they do not tell what it did."""
         self.model.eval()  # or batch normalisation would count these images
         local_index = self.images.local_index(index)
-        x = self.images[local_index]
-        latents = self.model.encoder(x) if self.latents is None else self.latents[local_index]
+        x, observed = self.images[local_index]
+        latents = self.model.encode(x, observed) if self.latents is None else self.latents[local_index]
         seed = noise_key(self.config.seed, TRAIN)
         objective = NegativeELBO(self.model, self.config)  # of this process alone
-        terms = objective(self.model.params(latents), x, seed=seed, step=self.step_number, index=index)
+        params = self.model.params(latents)
+        terms = objective(params, x, observed, seed=seed, step=self.step_number, index=index)
         self.model.train()
         if any_process(not all(torch.isfinite(term).all() for term in terms)):
             fail(self.not_finite(self.step_number))

@@ -66,7 +66,7 @@ def train(make_trainer):
             parts |= {} if config.dist else dict(best_epoch=trainer.best_epoch)
         else:
             latents = refine_latents(model, trainer.latents, images, config)
-            warm_start = fit_warm_start(images, latents, config.obs_std)
+            warm_start = fit_warm_start(model, images, latents, config.obs_std)
             parts |= dict(latents=latents[: images.n], warm_start=warm_start)
         run = Run(config, torch.device('cpu'), folder, folder, source='tests')
         run.save_trained(model, **parts)

@@ -13,8 +13,8 @@ def test_the_images_come_first_and_then_their_shifted_copies(digits):
     padded = torch.nn.functional.pad(x, (1, 1, 1, 1))
     for copy, (top, left) in enumerate(SHIFTS):
         index = torch.tensor([copy * n, copy * n + n - 1])
-        torch.testing.assert_close(images[index], padded[[0, n - 1], top : top + 28, left : left + 28])
-    torch.testing.assert_close(images[torch.arange(n)], x)
+        torch.testing.assert_close(images[index][0], padded[[0, n - 1], top : top + 28, left : left + 28])
+    torch.testing.assert_close(images[torch.arange(n)][0], x)
 
 
 @pytest.mark.parametrize('n', [1, 2, 7, 100])

@@ -22,7 +22,7 @@ def test_inference_leaves_the_decoder_alone_and_lowers_the_loss(digits, small_co
     objective, index = NegativeELBO(model, config), torch.arange(40)
 
     def loss(latents):
-        terms = objective(model.params(latents), images[index], seed=1, step=0, index=index)
+        terms = objective(model.params(latents), *images[index], seed=1, step=0, index=index)
         return sum(term.mean() for term in terms)
 
     fitted = fit_latents(model, start.clone(), images, config, use=INFER, passes=10, lr=0.1, label='')

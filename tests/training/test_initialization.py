@@ -4,7 +4,7 @@ from sklearn.linear_model import Ridge
 
 import kernels
 from training.batches import Images
-from training.initialization import features, initialize_latents, initialize_pixel_bias, ridge_regression
+from training.initialization import initialize_latents, initialize_pixel_bias, pool, ridge_regression
 from training.runs import build_model
 
 
@@ -22,7 +22,7 @@ def test_latents_start_near_the_prior(digits, small_config, dist, n, latent_dim)
 def test_a_model_starts_at_the_mean_image(digits, small_config):
     model, images = build_model(small_config()), Images(digits[0], 'cpu')
     initialize_pixel_bias(model, images)
-    mean = images[torch.arange(images.n)].mean(0)
+    mean = images[torch.arange(images.n)][0].mean(0)
     torch.testing.assert_close(torch.sigmoid(model.pixel_bias.data), mean.clamp(0.02, 0.98))
 
 
@@ -46,14 +46,14 @@ def test_components_that_carry_little_start_at_the_prior_and_unread(digits, smal
         ((2, 9000), 1000),
     ],
 )
-def test_features_of_images_of_any_shape_are_about_a_thousand(shape, n):
-    assert features(torch.ones(2, *shape)).equal(torch.ones(2, n))
+def test_pooled_images_of_any_shape_are_about_a_thousand(shape, n):
+    assert pool(torch.ones(2, *shape)).equal(torch.ones(2, n))
 
 
 def test_ridge_regression_equals_scikit_learn():
     generator = torch.Generator().manual_seed(0)
-    x, targets = torch.rand(90, 28, 28, generator=generator), torch.randn(90, 3, generator=generator)
+    x, targets = torch.rand(90, 784, generator=generator), torch.randn(90, 3, generator=generator)
     weights = ridge_regression(x.split(40), targets.split(40), penalty=0.05)
-    ridge = Ridge(alpha=0.05 * 90).fit(features(x).numpy(), targets.numpy())
+    ridge = Ridge(alpha=0.05 * 90).fit(x.numpy(), targets.numpy())
     torch.testing.assert_close(weights[:-1].T, torch.as_tensor(ridge.coef_), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(weights[-1], torch.as_tensor(ridge.intercept_), rtol=1e-3, atol=1e-3)

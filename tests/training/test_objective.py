@@ -16,7 +16,7 @@ def reconstruction(digits, small_config):
         config = small_config('gaussian', 'conv', likelihood=likelihood)
         model, x = build_model(config), digits[0].X[:5] / 255
         params, noise = torch.zeros(5, 2, 8), dict(seed=0, step=0, index=torch.arange(5))
-        term, _ = NegativeELBO(model, config)(params, x, **noise)
+        term, _ = NegativeELBO(model, config)(params, x, None, **noise)
         z, _ = model.sample(params, **noise)
         return term, model, z, x
 

@@ -41,7 +41,7 @@ def test_a_mapped_array_is_used_as_images_in_memory_are(npy, shape):
     copied = ImageDataset(train.X, train.y, 'npy')
     assert test.checksum() != train.checksum() == copied.checksum()
     index = torch.tensor([3, 3, 65])
-    assert torch.equal(Images(train, 'cpu')[index], Images(copied, 'cpu')[index])
+    assert torch.equal(Images(train, 'cpu')[index][0], Images(copied, 'cpu')[index][0])
 
 
 @pytest.mark.parametrize(
