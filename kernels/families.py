@@ -40,6 +40,12 @@ def location_scale_sample(params: Tensor, e: Tensor) -> Tensor:
     return torch.addcmul(mu, torch.exp(s), e)
 
 
+def standard(params: Tensor, z: Tensor) -> Tensor:
+    """e of z = mu + exp(s) e."""
+    mu, s = params.unbind(-2)
+    return (z - mu) * torch.exp(-s)
+
+
 # ---------------------------------------------------------------------------------------- gaussian
 
 
@@ -274,6 +280,8 @@ class Family:
     gradient_triton: Callable  # params, e, dz, dkl -> P gradients
     # params [..., P, D] -> E[z] [..., D]
     mean: Callable
+    # params [..., P, D], z [..., D] -> log q(z) of each dimension [..., D]; with params 0, log p(z)
+    log_density: Callable
     # u in (0, 1) [...] -> the number below which the prior has probability u [...]
     quantile: Callable
     # z [..., D] -> code [..., D]: z as a decoder reads it, a real number of mean 0 and spread of about 1
@@ -299,6 +307,9 @@ FAMILIES = {
         gaussian_sample_kl_triton,
         gaussian_gradient_triton,
         mean=lambda params: params[..., 0, :],
+        log_density=lambda params, z: (
+            -0.5 * standard(params, z) ** 2 - params[..., 1, :] - 0.5 * math.log(2 * math.pi)
+        ),
         quantile=torch.special.ndtri,
         code=lambda z: z,
         start=lambda code, spread: torch.stack([code, torch.log(spread).expand_as(code)], -2),
@@ -314,6 +325,7 @@ FAMILIES = {
         laplace_sample_kl_triton,
         laplace_gradient_triton,
         mean=lambda params: params[..., 0, :],
+        log_density=lambda params, z: -standard(params, z).abs() - params[..., 1, :] - math.log(2),
         quantile=laplace_noise,
         code=lambda z: z,
         # 2**0.5 is the prior's standard deviation.
@@ -330,6 +342,7 @@ FAMILIES = {
         exponential_sample_kl_triton,
         exponential_gradient_triton,
         exponential_mean,
+        log_density=lambda params, z: params[..., 0, :] - torch.exp(params[..., 0, :]) * z,
         quantile=lambda u: -torch.log1p(-u),
         code=exponential_code,
         start=exponential_start,

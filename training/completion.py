@@ -10,7 +10,6 @@ latents their start, and never sees the value of a missing pixel. scikit-learn's
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 RANK = 40  # components; the cost grows with the square

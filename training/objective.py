@@ -2,10 +2,11 @@
 
     |x - decode(z)|^2 / (2 obs_std^2) + beta * KL(q(z) || p(z)),        z ~ q(z; latents of x)
 
-summed over the observed pixels, which are in 0-1, those of decode(z) too, so that beta = 1 is a true negative ELBO for a Gaussian likelihood
+with pixels in 0-1, those of decode(z) too, so that beta = 1 is a true negative ELBO for a Gaussian likelihood
 of standard deviation obs_std (up to a constant). With a Bernoulli likelihood the first term is the binary
-cross-entropy. (Kingma and Welling, "Auto-encoding variational Bayes", 2014; without an encoder: Zadeh et al.,
-"Variational auto-decoder", 2019.)
+cross-entropy. Of an incomplete image the sum is over its observed pixels. (Kingma and Welling, "Auto-encoding
+variational Bayes", 2014; without an encoder, and of incomplete data: Zadeh et al., "Variational auto-decoder",
+2019.)
 """
 
 import torch

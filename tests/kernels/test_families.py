@@ -43,6 +43,15 @@ def test_kl_equals_torch_distributions(dist, random_params):
     torch.testing.assert_close(kl, kl_divergence(posterior(params), prior()).sum(1))
 
 
+def test_the_density_equals_torch_distributions(dist, random_params):
+    params = random_params(dist, dtype=torch.float64).cpu()
+    posterior, prior, _ = DISTRIBUTIONS[dist]
+    z, _ = kernels.sample_kl(params, dist, seed=0, step=0)
+    log_density = kernels.family(dist).log_density
+    torch.testing.assert_close(log_density(params, z), posterior(params).log_prob(z))
+    torch.testing.assert_close(log_density(torch.zeros_like(params), z), prior().log_prob(z))
+
+
 def test_kl_equals_its_monte_carlo_estimate(dist, random_params):
     params = 0.5 * random_params(dist, n=2, d=4, dtype=torch.float64).cpu()
     posterior, prior, _ = DISTRIBUTIONS[dist]
