@@ -32,8 +32,8 @@ from training import (
     find_data,
     flag,
     infer_latents,
-    load_images,
     load_run,
+    load_split,
     lock_folder,
     parse_flags,
     run_command,
@@ -97,7 +97,8 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
     name = options.dataset or config.dataset
     n_train = config.n_train if name == config.dataset else 1
     try:
-        train_set, test_set = load_images(data_path, name, n_train, options.n_test or config.n_test)
+        wanted = dict(data_path=data_path, dataset=name, n_train=n_train)
+        train_set, test_set = load_split(config.replace(n_test=options.n_test or config.n_test, **wanted))
     except UserError as error:
         raise UserError(f'cannot grade {folder}: {error}') from None
     if test_set.shape != trained.model.shape:

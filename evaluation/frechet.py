@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from networks import channels_first
 from training import ImageDataset, Images, one_cycle
 
+GRADES = 'frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class'
 SAMPLES = 1000
 SPLITS = 4
 STEPS, BATCH, LR = 300, 64, 2e-3  # of the classifier; the steps are so many however many images there are
@@ -147,7 +148,7 @@ def grade(samples: Tensor, train_set: ImageDataset, test_set: ImageDataset) -> d
     """
     network = inception()
     if not network and not train_set.labelled:
-        return dict.fromkeys(('frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class'))
+        return dict.fromkeys(GRADES)
     device, shares = samples.device, None
     samples, real = samples.clamp(0, 255).round().byte().cpu(), test_set.X.byte()  # as they would be in files
     if train_set.labelled:

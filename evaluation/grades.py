@@ -6,6 +6,7 @@ from torch import Tensor
 from evaluation import frechet
 from evaluation.losses import course_loss, mean_loss
 from evaluation.samples import sample_prior
+from imputation import grade_imputation
 from training import GRADE, ImageDataset, Images, TrainedRun, mean_negative_elbo, noise_key, zero_weights
 from training.regularisation import held_out
 
@@ -15,9 +16,11 @@ TRAIN_GRADED = 100_000  # training images whose loss is reported: a million woul
 
 @torch.no_grad()
 def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> dict:
-    """Grades on test images with latents [n, K]: course loss, negative ELBO, accuracy of nearest neighbours.
+    """Grades on test images with latents [n, K]: course loss, negative ELBO, accuracy of nearest neighbours,
+    and of missing pixels how well they are filled in.
 
-    The accuracy is None where the test set has other classes than the run's, or none.
+    The losses are None where the truth under missing pixels is not known, the accuracy where the test set has
+    other classes than the run's, or none.
     """
     from sklearn.neighbors import KNeighborsClassifier  # here: a second to import
 
@@ -25,9 +28,11 @@ def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> 
     grades = {
         'dataset': test_set.name,
         'n_test': len(test_set),
-        'test_loss': course_loss(model, test_set, latents),
-        'test_loss_mean': mean_loss(model, test_set, latents),
+        'test_loss': course_loss(model, test_set, latents) if test_set.known else None,
+        'test_loss_mean': mean_loss(model, test_set, latents) if test_set.known else None,
     }
+    if test_set.observed is not None:
+        grades |= grade_imputation(trained, test_set)
     if model.dist:  # of a point posterior the ELBO is not a bound on anything
         images, seed = Images(test_set, latents.device), noise_key(config.seed, GRADE)
         reconstruction, kl = mean_negative_elbo(model, latents, images, config, seed=seed)
@@ -54,7 +59,8 @@ def grade_training(trained: TrainedRun, train_set: ImageDataset) -> dict[str, fl
     train_set = train_set.part(slice(len(latents)))
     index = torch.arange(len(latents), device=latents.device)
     _, kl = model.sample(model.params(latents), seed=0, step=0, index=index)
-    grades = {'train_loss': course_loss(model, train_set, latents), 'kl': float(kl.mean())}
+    loss = course_loss(model, train_set, latents) if train_set.known else None
+    grades = {'train_loss': loss, 'kl': float(kl.mean())}
     if trained.config.patience:
         grades |= {'n_held_out': held_out(trained.config.n_train), 'best_epoch': trained.best_epoch}
     if trained.config.prune:
@@ -74,6 +80,9 @@ def grade_samples(trained: TrainedRun, train_set: ImageDataset, test_set: ImageD
     """Grades of draws from the prior, of any system: Fréchet distance, classes.
 
     train_set, test_set: those of the run, or test images alike; with others the samples have nothing in
-    common.
+    common. The grades are None where the truth under missing pixels is not known.
     """
+    if not (train_set.known and test_set.known):
+        return dict.fromkeys(frechet.GRADES)
+    train_set, test_set = train_set.complete(), test_set.complete()
     return frechet.grade(sample_prior(trained, frechet.SAMPLES), train_set, test_set)

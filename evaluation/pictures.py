@@ -11,11 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation.samples import sample_mixture, sample_prior
+from imputation import Imputation, impute
 from training import PRIOR, ImageDataset, TrainedRun, noise_key, read_metrics, write_atomically
 
 TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
 SHOWN = 16  # images in a row of reconstructions
+IMPUTED = 64  # images completed for imputed.png: more than it shows, for the noise is measured on them
 INTERPOLATED = 10  # images along an interpolation, ends included
+MISSING_COLOUR = (120.0, 160.0, 230.0)  # red, green, blue of a missing pixel
 GRID = 20  # codes along each side of the grid
 
 
@@ -110,6 +113,30 @@ def save_figure(fig: plt.Figure, file_name: str | Path):
         write_atomically(path, lambda temporary: fig.savefig(temporary, dpi=100, bbox_inches='tight'))
     finally:  # an unknown suffix, for example, is an error
         plt.close(fig)
+
+
+def masked(dataset: ImageDataset, n: int) -> Tensor:
+    """The first n images in 0-255, [n, *shape]; where pixels are missing, in colour with these in blue."""
+    x = dataset.X[:n].float()
+    if dataset.observed is None:
+        return x
+    observed = dataset.observed[torch.arange(len(x))]
+    if x.dim() == 3:
+        x, observed = (t[:, None].expand(-1, 3, -1, -1) for t in (x, observed))  # [n, 3, H, W]
+    return torch.where(observed, x, torch.tensor(MISSING_COLOUR).view(3, 1, 1))
+
+
+def draw_imputed(file_name: Path, dataset: ImageDataset, completed: Imputation):
+    """Write rows of the first images of dataset: as they came, their conditional mean, two imputations, the
+    standard deviation, and the truth if it is known."""
+    n = min(SHOWN, len(dataset))
+    spread = completed.std[:n]
+    rows = [('missing in blue', masked(dataset, n)), ('imputed: mean', completed.mean[:n])]
+    rows += [(f'draw {i + 1}', draw[:n]) for i, draw in enumerate(completed.draws[:2])]
+    brightest = spread.amax().clamp_min(1)
+    rows += [(f'std, white: {float(brightest):.0f}', 255 * spread / brightest)]
+    rows += [('truth', dataset.X[:n])] if dataset.known else []
+    save_rows(rows, file_name, n)
 
 
 def tsne(points: np.ndarray) -> np.ndarray:
@@ -263,8 +290,11 @@ def draw_pictures(
 
     groups, rows = (('train', train_set, latents), ('test', test_set, test_latents)), []
     for name, dataset, their_latents in groups:
-        rows += [(name, dataset.X[:SHOWN]), ('decoded', reconstruct(their_latents[:SHOWN]))]
+        rows += [(name, masked(dataset, SHOWN)), ('decoded', reconstruct(their_latents[:SHOWN]))]
     save_rows(rows, folder / 'reconstructions.png', SHOWN)
+    if test_set.observed is not None:
+        some = test_set.part(slice(IMPUTED))
+        draw_imputed(folder / 'imputed.png', some, impute(trained, some, m=2))
 
     prior = 'the prior' if model.dist else 'N(0, 1)'
     rows = [(prior, sample_prior(trained, 100)), ('mixture', sample_mixture(trained, 100))]

@@ -14,9 +14,9 @@ from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig,
 from training.data import DATASETS, ImageDataset, load_images
 from training.run_folders import SUCCESSOR, check_collection, is_finished, lock_folder, settle
 from training.runs import CHECKSUM, Run, TrainedRun, build_model, check_device, find_data
-from training.runs import load_data, load_run, open_run
+from training.runs import load_data, load_run, load_split, open_run
 from training.batches import Images
-from training.randomness import GRADE, INFER, PRIOR, fold, noise_key
+from training.randomness import GRADE, IMPUTE, INFER, PRIOR, fold, noise_key
 from training.initialization import fit_warm_start, initialize_latents
 from training.objective import encode, mean_negative_elbo
 from training.optimisers import one_cycle

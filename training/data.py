@@ -77,6 +77,10 @@ class ImageDataset(torch.utils.data.Dataset):
         place = self.name, self.source, self.mapped
         return ImageDataset(self.X[which], self.y[which], *place, observed, self.known)
 
+    def complete(self) -> 'ImageDataset':
+        """The images with what is under their missing pixels, which must be known: for grades."""
+        return ImageDataset(self.X, self.y, self.name, self.source, self.mapped)
+
     def hide_pixels(self, kind: str, rate: float, seed: int, part: int) -> 'ImageDataset':
         """The same images, of which a share `rate` of the pixels counts as missing; see SimulatedMask."""
         observed = SimulatedMask(range(len(self)), self.shape, kind, rate, seed, part)

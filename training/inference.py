@@ -13,7 +13,7 @@ from training.data import ImageDataset
 from training.distributed import all_gather
 from training.errors import NotFinite
 from training.initialization import apply_warm_start, decoded_completion
-from training.objective import NegativeELBO, encode
+from training.objective import CHUNK, NegativeELBO, encode
 from training.optimisers import RowAdam, one_cycle
 from training.randomness import INFER, REFINE, noise_key
 from training.runs import TrainedRun
@@ -80,22 +80,33 @@ def refine_latents(model: nn.Module, latents: Tensor, images: Images, config: Co
 
 
 def infer_latents(
-    trained: TrainedRun, dataset: ImageDataset, passes: int = INFER_PASSES
+    trained: TrainedRun,
+    dataset: ImageDataset,
+    passes: int = INFER_PASSES,
+    refine: bool = False,
+    copies: bool = False,
+    label: str = 'fitting test latents',
 ) -> tuple[Tensor, float]:
     """Latents [n, K] of new images under a trained model (a runs.TrainedRun), and the seconds that it took.
 
     They are the encoder's; without an encoder they start at the linear map's, and are fitted in so many
-    passes.
+    passes. refine: fit the posteriors that an encoder gives, too. copies: of the shifted copies too, after the
+    images', [len(images), K]. label: of the progress bar. Images of which nothing is observed have the prior's.
     """
     started = time.perf_counter()
-    model = trained.model
+    model, config = trained.model, trained.config
     images = Images(dataset, model.pixel_bias.device)
+    local_index = torch.arange(len(images), device=images.device) if copies else images.own()
     if model.encoder:
-        latents = encode(model, images)
+        latents = encode(model, images, local_index)
     else:
         completion = None
         if images.observed is not None:
-            completion = decoded_completion(model, trained.latents, trained.config.obs_std)
-        start, label = apply_warm_start(trained.warm_start, images, completion), 'fitting test latents'
-        latents = fit_latents(model, start, images, trained.config, INFER, passes, INFER_LR, label)
+            completion = decoded_completion(model, trained.latents, config.obs_std)
+        latents = apply_warm_start(trained.warm_start, images, local_index, completion)
+    if not model.encoder or refine and model.dist:
+        latents = fit_latents(model, latents, images, config, INFER, passes, INFER_LR, label)
+    if images.observed is not None:
+        seen = [images[index][1].flatten(1).any(1) for index in local_index.split(CHUNK)]  # bool [B] each
+        latents[~torch.cat(seen)] = 0  # parameters 0 are the prior
     return latents, time.perf_counter() - started

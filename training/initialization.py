@@ -187,8 +187,8 @@ def fit_warm_start(model: nn.Module, images: Images, latents: Tensor, obs_std: f
 
 
 def apply_warm_start(
-    warm_start: Tensor, images: Images, completion: ProbabilisticPCA | None = None
+    warm_start: Tensor, images: Images, local_index: Tensor, completion: ProbabilisticPCA | None = None
 ) -> Tensor:
-    """Latents [n, K] of new images by the linear map."""
-    chunks = images.own().split(CHUNK)
+    """Latents [B, K] of new images with local indices int64 [B] by the linear map."""
+    chunks = local_index.split(CHUNK)
     return torch.cat([F.pad(features(images, i, completion), (0, 1), value=1.0) @ warm_start for i in chunks])

@@ -39,6 +39,16 @@ HEAD = 'stage', 'config', 'model'  # entries of every final checkpoint; the othe
 CHECKSUM = 'checkpoint_sha256'  # the entry of results.json that says which checkpoint the results are of
 
 
+def load_split(config: Config) -> tuple[ImageDataset, ImageDataset]:
+    """The training and the test images of a configuration, with what --missing hides. UserError: see
+    load_images."""
+    train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
+    if config.missing:
+        hidden = config.missing_kind, config.missing, config.seed
+        train_set, test_set = train_set.hide_pixels(*hidden, 0), test_set.hide_pixels(*hidden, 1)
+    return train_set, test_set
+
+
 def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
     """The run's configuration with what is known of its images, its training images, its test images.
 
@@ -46,10 +56,7 @@ def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
     """
 
     def load():
-        train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
-        if config.missing:
-            hidden = config.missing_kind, config.missing, config.seed
-            train_set, test_set = train_set.hide_pixels(*hidden, 0), test_set.hide_pixels(*hidden, 1)
+        train_set, test_set = load_split(config)
         return config.with_data(train_set, test_set), train_set, test_set
 
     return main_first(load)

@@ -1,0 +1,194 @@
+"""The predictive distribution of pixels: mean, standard deviation, intervals, imputations.
+
+A pixel's predictive distribution is that of its decoded draws, with Gaussian noise added. What the draws do
+not explain differs from pixel to pixel: a pixel that is black in most images is predicted more exactly than
+one on an edge. So the noise is measured, as a function of the predicted value, on observed pixels that are
+hidden for the purpose (`measure_noise`). The idea is that of conformal prediction (Vovk et al., 2005): pixels
+that are missing at random, and those hidden here, are alike.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from imputation.importance import decoded_draws
+from training import IMPUTE, ImageDataset, Images, TrainedRun, fold, infer_latents, noise_key
+
+DRAWS = 50  # from the posterior of an image
+CHUNK = 50  # images whose draws are decoded at once
+COVERAGE = 0.9  # of the intervals
+NOISE_IMAGES = 500  # on which the noise is measured, at most
+HIDDEN = 0.1  # share of their observed pixels that is hidden for that
+BINS = 20  # of predicted values, each with a noise of its own
+BIN_PIXELS = 50  # hidden pixels in a bin, at least
+
+
+@dataclass
+class Noise:
+    """Standard deviations [bins] of the noise, by the bin in which the predicted value lies, of whose limits
+    edges [bins - 1] there is one fewer."""
+
+    edges: Tensor
+    std: Tensor
+
+    def at(self, mean: Tensor) -> Tensor:
+        """The standard deviation where the predicted values are mean [...]: [...]."""
+        return self.std[torch.bucketize(mean, self.edges)]
+
+
+@dataclass
+class Predictive:
+    """Of B images: decoded draws [K, B, *shape] in 0-1, their weights [K, B], the noise's standard deviation
+    [B, *shape], and the images' indices, int64 [B]."""
+
+    draws: Tensor
+    weights: Tensor
+    noise: Tensor
+    index: Tensor
+    seed: int
+
+    def mean(self) -> Tensor:
+        """[B, *shape], in 0-1."""
+        return weighted_mean(self.weights, self.draws)
+
+    def std(self) -> Tensor:
+        """[B, *shape], in 0-1, noise included."""
+        return (weighted_variance(self.weights, self.draws) + self.noise.square()).sqrt()
+
+    def samples(self, n: int) -> Tensor:
+        """n samples [n, B, *shape] in 0-1, noise included: of the draws, in proportion to their weights
+        (sampling-importance-resampling; Rubin, 1987). They are grey levels, multiples of 1/255, as pixels are:
+        else a pixel that is exactly black would lie outside of nearly all samples."""
+        # Systematic resampling: n points at equal distances along the cumulated weights.
+        points = (torch.arange(n, device=self.draws.device) + 0.5) / n
+        cumulated = self.weights.cumsum(0).T.contiguous()  # [B, K]
+        chosen = torch.searchsorted(cumulated, points.expand(len(cumulated), n).contiguous())  # [B, n]
+        chosen = chosen.clamp(max=len(self.draws) - 1).T  # [n, B]
+        resampled = self.draws[chosen, torch.arange(chosen.shape[1], device=chosen.device)]
+        return (255 * (resampled + self.noise * self.standard_normal(n))).clamp(0, 255).round() / 255
+
+    def standard_normal(self, n: int) -> Tensor:
+        """[n, B, *shape], of each image a function of the seed and its index."""
+        shape, generator, seed = self.noise.shape[1:], torch.Generator(), noise_key(self.seed, IMPUTE)
+        seeds = [fold(seed ^ int(i) * 0x9E3779B97F4A7C15) for i in self.index]
+        normal = [torch.randn(n, *shape, generator=generator.manual_seed(seed)) for seed in seeds]
+        return torch.stack(normal, 1).to(self.draws.device)
+
+
+def weighted_mean(weights: Tensor, draws: Tensor) -> Tensor:
+    """[K, B], [K, B, *shape] -> [B, *shape]."""
+    return torch.einsum('kb,kb...->b...', weights, draws)
+
+
+def weighted_variance(weights: Tensor, draws: Tensor) -> Tensor:
+    return weighted_mean(weights, (draws - weighted_mean(weights, draws)).square())
+
+
+def interval(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """The ends [B, *shape] of the central intervals that a further sample falls into with the probability
+    COVERAGE, estimated from samples [n, B, *shape].
+
+    Between the ordered samples lie n + 1 gaps, each of which has the probability 1 / (n + 1).
+    """
+    n, ordered = len(samples), samples.sort(0).values
+
+    def quantile(q):
+        place = min(max(q * (n + 1) - 1, 0), n - 1)
+        below = math.floor(place)
+        return torch.lerp(ordered[below], ordered[min(below + 1, n - 1)], place - below)
+
+    return quantile((1 - COVERAGE) / 2), quantile((1 + COVERAGE) / 2)
+
+
+def crps(samples: Tensor, x: Tensor) -> Tensor:
+    """The continuous ranked probability score E|s - x| - E|s - s'| / 2 [B, *shape] of values x [B, *shape],
+    estimated without bias from samples [n, B, *shape], n at least 2 (Gneiting and Raftery, 2007)."""
+    n, ordered = len(samples), samples.sort(0).values
+    rank = torch.arange(1, n + 1, device=x.device).view(-1, *[1] * x.dim())
+    spread = ((2 * rank - n - 1) * ordered).sum(0) / (n * (n - 1))  # E|s - s'| / 2
+    return (samples - x).abs().mean(0) - spread
+
+
+# --------------------------------------------------------------------------------------------- the noise
+
+
+def decode_chunks(
+    trained: TrainedRun, images: Images, latents: Tensor, k: int, label: str
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Of one chunk of images after another: their indices [B], decoded draws [K, B, *shape] in 0-1, and the
+    weights [K, B] of these; K is about k.
+
+    latents: [len(images), K], of the images and their shifted copies. An equal share of the draws is of each
+    copy, shifted back. label: of the progress bar.
+    """
+    copies = len(images) // images.n
+    k = -(-k // copies)
+    size = max(1, 784 * CHUNK // images.X[0].numel())
+    with tqdm(total=images.n, desc=label, disable=None, leave=False, unit='image') as progress:
+        for index in images.own().split(size):
+            draws, weights = [], []
+            for copy in range(copies):
+                local_index = copy * images.n + index
+                x, observed = images[local_index]
+                observed = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
+                decoded, weight = decoded_draws(
+                    trained, latents[local_index], x, observed, local_index, k
+                )
+                inside = images.shift_back(torch.ones_like(decoded[0, 0]), copy) > 0
+                back = images.shift_back(decoded, copy)
+                # What was shifted out is that of the image's own draws.
+                draws.append(torch.where(inside, back, draws[0]) if copy else back)
+                weights.append(weight / copies)
+            yield index, torch.cat(draws), torch.cat(weights)
+            progress.update(len(index))
+
+
+def measure_noise(trained: TrainedRun, dataset: ImageDataset) -> Noise:
+    """The noise of predictions for images like those of dataset.
+
+    A tenth of their observed pixels is hidden, latents are fitted to the rest, and the hidden pixels are
+    compared with what is predicted for them. In each bin of predicted values the noise is so large that nine
+    tenths of them are within the central interval of nine tenths.
+    """
+    from_file = Images(dataset.part(slice(NOISE_IMAGES)), 'cpu')
+    x, observed = from_file[from_file.own()]
+    observed = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
+    generator = torch.Generator().manual_seed(fold(noise_key(trained.config.seed, IMPUTE)))
+    hidden = observed & (torch.rand(x.shape, generator=generator) < HIDDEN)
+    fewer = ImageDataset(255 * x, torch.zeros(len(x)), dataset.name, observed=observed & ~hidden)
+    latents, _ = infer_latents(trained, fewer, refine=True, copies=True, label='measuring the noise')
+    images, means, variances = Images(fewer, latents.device), [], []
+    for _, draws, weights in decode_chunks(trained, images, latents, DRAWS, 'measuring the noise'):
+        means.append(weighted_mean(weights, draws).cpu())
+        variances.append(weighted_variance(weights, draws).cpu())
+    mean, variance = torch.cat(means)[hidden], torch.cat(variances)[hidden]  # [number of hidden pixels]
+    error = (x[hidden] - mean).abs()
+    bins = min(BINS, len(mean) // BIN_PIXELS)
+    if not bins:  # hardly anything is observed
+        return Noise(torch.zeros(0), torch.tensor([trained.config.obs_std]))
+    order = mean.argsort()
+    parts = order.tensor_split(bins)  # of equal size
+    edges = torch.stack([mean[part[0]] for part in parts[1:]]) if bins > 1 else torch.zeros(0)
+    normal = torch.special.ndtri(torch.tensor((1 + COVERAGE) / 2))  # 1.645
+    std = [
+        ((error[part].quantile(COVERAGE) / normal).square() - variance[part].mean()).clamp_min(0).sqrt()
+        for part in parts
+    ]
+    return Noise(edges, torch.stack(std))
+
+
+def predict(
+    trained: TrainedRun, dataset: ImageDataset, latents: Tensor, noise: Noise, k: int = DRAWS
+) -> Iterator[Predictive]:
+    """The predictive distributions of all pixels of images, one chunk of images after another.
+
+    latents: as infer_latents gives them, of the images and their shifted copies. noise: as measure_noise gives it. k: draws of each posterior.
+    """
+    images, seed = Images(dataset, latents.device), trained.config.seed
+    for index, draws, weights in decode_chunks(trained, images, latents, k, 'imputing'):
+        std = noise.at(weighted_mean(weights, draws).cpu()).to(latents.device)
+        yield Predictive(draws, weights, std, index, seed)

@@ -1,0 +1,106 @@
+"""Fill in missing pixels with a trained run.
+
+Usage:
+    python train_vad.py --data-path images.npz --run-dir runs/mine      images, observed
+    python impute.py runs/mine --data-path images.npz --out completed.npz
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evaluation import draw_imputed
+from imputation import impute
+from training import (
+    ImageDataset,
+    TrainedRun,
+    UserError,
+    device_flag,
+    find_data,
+    flag,
+    load_file,
+    load_run,
+    load_split,
+    parse_flags,
+    run_command,
+    whole_number,
+    write_atomically,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Fill in the missing pixels of images with a trained run: their conditional mean, its standard deviation
+    and several imputations. Observed pixels come back as they are. Beside the file, imputed.png shows some."""
+
+    run: Path = flag(None, 'the run folder', Path, positional=True, metavar='RUN')
+    data_path: str | None = flag(
+        None,
+        'the images: FILE.npz with `images` and `observed`, or a float FILE.npy in which NaN is a missing '
+        "pixel (default: the run's own test images)",
+        metavar='FILE',
+    )
+    out: Path = flag(
+        None,
+        'where the result goes: `mean` and `std`, float32 in 0-255 in the shape of the images, and `draws`, '
+        'uint8 [M, ...]',
+        Path,
+        required=True,
+        metavar='FILE.npz',
+    )
+    draws: int = flag(5, 'how many imputations, draws of the missing pixels', whole_number, metavar='M')
+    device: str | None = device_flag()
+
+
+def check_out(out: Path):
+    """UserError: no .npz file can be written there."""
+    if out.suffix != '.npz' or out.is_dir() or not out.resolve().parent.is_dir():
+        raise UserError(f'expected --out to name a .npz file in an existing folder, got {out}')
+
+
+def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
+    """The images to complete. UserError: there are none that the run's model can complete."""
+    if trained.config.system == 'gan':
+        raise UserError(
+            f'expected a run whose images have latents, got the GAN in {options.run}; use one of train_vad.py, '
+            f'train_ad.py, train_vae.py or train_ae.py'
+        )
+    if options.data_path:
+        dataset, place = load_file(options.data_path), options.data_path
+    else:
+        place = find_data(options.run, None)
+        _, dataset = load_split(trained.config.replace(data_path=place))
+    if dataset.shape != trained.model.shape:
+        raise UserError(
+            f'expected images of shape {trained.model.shape}, as {options.run} was trained on, got '
+            f'{dataset.shape} in {place}; name other images, or another run'
+        )
+    if dataset.observed is None:
+        raise UserError(
+            f'expected images with missing pixels, got complete ones in {place}; mark what is missing by '
+            f'`observed` in a .npz file or by NaN in a .npy file of floats and name it with --data-path'
+        )
+    return dataset
+
+
+def main():
+    options = parse_flags(Options)
+    check_out(options.out)
+    trained = load_run(options.run, options.device)
+    dataset = find_images(trained, options)
+    completed = impute(trained, dataset, options.draws)
+    arrays = {name: array.numpy() for name, array in vars(completed).items()}
+    if len(dataset.shape) == 3:  # in files the channels come last
+        arrays = {name: np.moveaxis(array, -3, -1) for name, array in arrays.items()}
+    content = io.BytesIO()  # np.savez does not say why it cannot write to a file
+    np.savez(content, **arrays)
+    write_atomically(options.out, lambda path: path.write_bytes(content.getbuffer()))
+    picture = options.out.with_name('imputed.png')
+    draw_imputed(picture, dataset, completed)
+    print(f'{len(dataset)} images completed: {options.out}; some of them: {picture}')
+
+
+if __name__ == '__main__':
+    run_command(main)
