@@ -91,7 +91,7 @@ def main():
     trained = load_run(options.run, options.device)
     dataset = find_images(trained, options)
     completed = impute(trained, dataset, options.draws)
-    arrays = {name: array.numpy() for name, array in vars(completed).items()}
+    arrays = {name: getattr(completed, name).numpy() for name in ('mean', 'std', 'draws')}
     if len(dataset.shape) == 3:  # in files the channels come last
         arrays = {name: np.moveaxis(array, -3, -1) for name, array in arrays.items()}
     content = io.BytesIO()  # np.savez does not say why it cannot write to a file
@@ -100,6 +100,8 @@ def main():
     picture = options.out.with_name('imputed.png')
     draw_imputed(picture, dataset, completed)
     print(f'{len(dataset)} images completed: {options.out}; some of them: {picture}')
+    if dataset.known:
+        print(', '.join(f'{name} {value:.4f}' for name, value in completed.grades.items()))
 
 
 if __name__ == '__main__':

@@ -13,8 +13,8 @@ from training import CHECKSUM, Run, TrainedRun, UserError, checksum, read_json, 
 CAPTIONS = {
     'reconstructions.png': 'Reconstructions below their originals, from training and from test images.',
     'imputed.png': (
-        'Test images with missing pixels (blue), their conditional mean, two draws of the missing pixels, the '
-        'standard deviation, and the truth if it is known.'
+        'Test images with missing pixels (blue), their conditional mean, two draws of the missing pixels, '
+        'the standard deviation, and the truth if it is known.'
     ),
     'samples.png': (
         'Random samples: decoded draws from the prior, and from a Gaussian mixture fitted to the training '

@@ -1,9 +1,9 @@
 """Imputation: what the missing pixels of images are, as far as a trained model can tell from the others.
 
-importance.py has the posterior draws and their weights, predictive.py the distribution of each pixel, impute.py
-what is made of it: completed images, and grades where the truth is known. imputer.py is the same for users of
-scikit-learn.
+importance.py has the posterior draws and their weights, predictive.py the distribution of each pixel,
+complete.py what is made of it: completed images, and grades where the truth is known. imputer.py is the same
+for users of scikit-learn.
 """
 
 import training  # before PyTorch, see training/startup.py
-from imputation.impute import Imputation, grade_imputation, impute
+from imputation.complete import Imputation, grade_imputation, impute

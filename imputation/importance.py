@@ -5,10 +5,10 @@ self-normalised importance weights
 
     w_k  proportional to  p(x_o | z_k) p(z_k) / q(z_k)
 
-correct the approximation (Mattei and Frellsen, "MIWAE", 2019): the expectation of a pixel is the weighted mean
-over the decoded draws. In many dimensions a few draws have nearly all the weight, and the mean of a few draws
-is a poor one. So the weights are tempered: w_k^t, with the largest t <= 1 that leaves an effective sample size
-of half of the draws.
+correct the approximation (Mattei and Frellsen, "MIWAE", 2019): the expectation of a pixel is the weighted
+mean over the decoded draws. In many dimensions a few draws have nearly all the weight, and the mean of a few
+draws is a poor one. So the weights are tempered: w_k^t, with the largest t <= 1 that leaves an effective
+sample size of half of the draws.
 """
 
 import torch

@@ -21,7 +21,7 @@ from training import IMPUTE, ImageDataset, Images, TrainedRun, fold, infer_laten
 DRAWS = 50  # from the posterior of an image
 CHUNK = 50  # images whose draws are decoded at once
 COVERAGE = 0.9  # of the intervals
-NOISE_IMAGES = 500  # on which the noise is measured, at most
+NOISE_IMAGES = 100  # on which the noise is measured, at most
 HIDDEN = 0.1  # share of their observed pixels that is hidden for that
 BINS = 20  # of predicted values, each with a noise of its own
 BIN_PIXELS = 50  # hidden pixels in a bin, at least
@@ -135,9 +135,7 @@ def decode_chunks(
                 local_index = copy * images.n + index
                 x, observed = images[local_index]
                 observed = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
-                decoded, weight = decoded_draws(
-                    trained, latents[local_index], x, observed, local_index, k
-                )
+                decoded, weight = decoded_draws(trained, latents[local_index], x, observed, local_index, k)
                 inside = images.shift_back(torch.ones_like(decoded[0, 0]), copy) > 0
                 back = images.shift_back(decoded, copy)
                 # What was shifted out is that of the image's own draws.

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import scipy.integrate
+import scipy.stats
+import torch
+
+from imputation.predictive import Noise, Predictive, crps, interval, measure_noise
+from training import Images
+
+
+@pytest.mark.parametrize('n', [10, 50, 400])
+def test_intervals_of_few_samples_cover_nine_tenths_too(n):
+    generator = torch.Generator().manual_seed(0)
+    low, high = interval(torch.randn(n, 20_000, generator=generator))
+    x = torch.randn(20_000, generator=generator)
+    covered = ((low <= x) & (x <= high)).float().mean()
+    expected = 0.9 if n > 18 else (n - 1) / (n + 1)  # of ten samples at most all nine gaps between them
+    assert abs(covered - expected) < 4 * math.sqrt(0.09 / 20_000)
+
+
+def test_crps_equals_its_integral():
+    samples = torch.randn(200_000, 1, generator=torch.Generator().manual_seed(0))
+    for x in (-1.0, 0.2, 3.0):
+        left = scipy.integrate.quad(lambda t: scipy.stats.norm.cdf(t) ** 2, -12, x)[0]
+        right = scipy.integrate.quad(lambda t: scipy.stats.norm.sf(t) ** 2, x, 12)[0]
+        assert crps(samples, torch.tensor([x])).item() == pytest.approx(left + right, abs=5e-3)
+
+
+def test_crps_of_few_samples_has_no_bias():
+    generator = torch.Generator().manual_seed(0)
+    samples, x = torch.randn(2, 100_000, generator=generator), torch.zeros(100_000)
+    exact = 2 / math.sqrt(2 * math.pi) - 1 / math.sqrt(math.pi)  # of N(0, 1) at 0
+    assert crps(samples, x).mean().item() == pytest.approx(exact, abs=0.01)
+
+
+@pytest.fixture
+def predictive():
+    """Of three images of 4 x 4: 20 draws with uneven weights, and noise."""
+    generator = torch.Generator().manual_seed(0)
+    draws = 0.3 + 0.4 * torch.rand(20, 3, 4, 4, generator=generator)
+    weights = torch.rand(20, 3, generator=generator)
+    return Predictive(draws, weights / weights.sum(0), torch.full((3, 4, 4), 0.05), torch.arange(3), seed=0)
+
+
+def test_samples_have_the_mean_and_the_standard_deviation(predictive):
+    samples = predictive.samples(20_000)
+    torch.testing.assert_close(samples.mean(0), predictive.mean(), atol=5e-3, rtol=0)
+    torch.testing.assert_close(samples.std(0), predictive.std(), atol=5e-3, rtol=0)
+
+
+def test_samples_are_grey_levels(predictive):
+    levels = 255 * predictive.samples(10)
+    assert levels.min() >= 0 and levels.max() <= 255
+    torch.testing.assert_close(levels, levels.round(), atol=1e-4, rtol=0)
+
+
+def test_samples_of_an_image_do_not_depend_on_the_others(predictive):
+    alone = Predictive(
+        predictive.draws[:, 2:], predictive.weights[:, 2:], predictive.noise[2:], torch.tensor([2]), seed=0
+    )
+    assert torch.equal(alone.samples(8), predictive.samples(8)[:, 2:])
+
+
+def test_noise_is_that_of_the_bin_of_the_predicted_value():
+    noise = Noise(torch.tensor([0.2, 0.5]), torch.tensor([0.01, 0.02, 0.03]))
+    assert noise.at(torch.tensor([0.1, 0.3, 0.9])).tolist() == pytest.approx([0.01, 0.02, 0.03])
+
+
+@pytest.mark.parametrize(
+    'system, dist', [('vad', 'gaussian'), ('ad', None), ('vae', 'gaussian'), ('ae', None)]
+)
+def test_noise_is_measured_on_observed_pixels_alone(incomplete_run, digits, system, dist):
+    trained, measured = incomplete_run(system, dist), []
+    for garbage in (0.0, 200.0):
+        images = digits[1].hide_pixels('pixels', 0.5, seed=0, part=1)
+        images.X = torch.where(images.observed[torch.arange(40)], images.X, garbage)
+        measured.append(measure_noise(trained, images))
+    assert torch.equal(measured[0].std, measured[1].std) and torch.equal(measured[0].edges, measured[1].edges)
+    assert (measured[0].std >= 0).all() and measured[0].std.max() > 0.05
+
+
+def test_where_hardly_anything_is_observed_the_noise_is_the_likelihoods(incomplete_run, digits):
+    trained = incomplete_run('vad', 'gaussian')
+    images = digits[1].part(slice(2)).hide_pixels('pixels', 0.999, seed=0, part=1)
+    assert Images(images, 'cpu').observed.sum() < 10
+    assert measure_noise(trained, images).std.tolist() == pytest.approx([trained.config.obs_std])
