@@ -20,6 +20,10 @@ from training.errors import UserError
 from training.missing import MISSING_KINDS
 from training.sources import DEFAULT_IMAGES
 
+# Defaults by whether pixels are missing. For filling them in, exact reconstructions matter more than samples
+# of the prior. The latent dimensions are those of the systems with a KL.
+OBS_STD = {False: 0.08, True: 0.03}
+LATENT_DIM = {False: 60, True: 128}
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
 
 
@@ -156,10 +160,10 @@ class LatentConfig(Config):
         positive,
     )
     beta: float = flag(1.0, 'weight of the KL; 1 is the ELBO', weight)
-    obs_std: float = flag(
-        0.08,
+    obs_std: float | None = flag(
+        None,
         'standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the '
-        'more the KL matters',
+        f'more the KL matters (default: {OBS_STD[False]}, or {OBS_STD[True]} where pixels are missing)',
         positive,
     )
     missing: float = flag(
@@ -198,8 +202,12 @@ class LatentConfig(Config):
         return super().with_data(train_set, test_set).replace(interpolate=classes)
 
     def __post_init__(self):
-        if self.lr is None:
-            object.__setattr__(self, 'lr', networks.DECODERS[self.decoder].lr)  # the dataclass is frozen
+        values = {'lr': networks.DECODERS[self.decoder].lr}
+        if self.shape:  # the images are known
+            values |= {'obs_std': OBS_STD[self.incomplete], 'latent_dim': LATENT_DIM[self.incomplete]}
+        for name, value in values.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)  # the dataclass is frozen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,6 +224,13 @@ class VADConfig(LatentConfig):
     """Train a variational auto-decoder (VAD), grade it and draw its pictures."""
 
     system: ClassVar[str] = 'vad'
+    latent_dim: int | None = flag(
+        None,
+        f'latent dimensions an image (default: {LATENT_DIM[False]}, or {LATENT_DIM[True]} where pixels are '
+        f'missing)',
+        whole_number,
+        metavar='D',
+    )
     dist: str = flag('gaussian', 'family of the posteriors', choices=list(kernels.FAMILIES))
     latent_lr: float = other_default(ADConfig, 'latent_lr', 0.1)
 
@@ -225,6 +240,7 @@ class VAEConfig(LatentConfig):
     """Train a variational auto-encoder (VAE), grade it and draw its pictures."""
 
     system: ClassVar[str] = 'vae'
+    latent_dim: int | None = other_default(VADConfig, 'latent_dim', None)
     dist: str = other_default(VADConfig, 'dist', 'gaussian')
     encoder: str = flag('conv', 'what gives an image its latents', choices=list(networks.ENCODERS))
     likelihood: str = flag(

@@ -117,7 +117,7 @@ def test_a_configuration_without_a_shape_is_of_images_of_28_x_28():
         (VADConfig, 'epochs', 0),
         (VADConfig, 'epochs', '3'),
         (VADConfig, 'epochs', True),
-        (VADConfig, 'obs_std', None),
+        (VADConfig, 'beta', None),
         (VADConfig, 'obs_std', float('nan')),
         (VADConfig, 'lr', -1.0),
         (VADConfig, 'seed', 2**32),
