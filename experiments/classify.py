@@ -117,6 +117,8 @@ def codes_and_labels(options: Options):
             f'expected the test images that {run} was graded on, got others in {data_path}; name their '
             f'folder with --data-path'
         )
+    if config.missing:  # the encoder reads which pixels are observed: those of the run
+        test_set = test_set.hide_pixels(config.missing_kind, config.missing, config.seed, 1)
     codes, labels = model.mean(trained.latents).cpu(), trained.labels.cpu()
     if len(labels.unique()) < 2:
         raise UserError(

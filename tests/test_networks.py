@@ -28,6 +28,20 @@ def test_encoders_give_latents_of_images_of_any_shape(dist, encoder, shape):
     torch.testing.assert_close(model.encoder(x[2:3]), model.encoder(x)[2:3], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize('encoder', networks.ENCODERS)
+@pytest.mark.parametrize('shape', [(28, 28), (3, 20, 12)])
+def test_encoders_of_incomplete_images_read_the_mask(encoder, shape):
+    torch.manual_seed(0)
+    model = models.VariationalAutoEncoder(encoder, 'gaussian', 3, shape=shape, masked=True)
+    x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
+    x[..., :4, :] = 0  # missing, or black
+    observed = torch.ones(5, *shape, dtype=torch.bool)
+    black = model.encode(x, observed)
+    assert black.shape == (5, 6) and torch.equal(model.encode(x), black)
+    observed[..., :4, :] = False
+    assert (model.encode(x, observed) != black).any(1).all()
+
+
 @pytest.mark.parametrize(
     'decoder, shape',
     [

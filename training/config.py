@@ -152,6 +152,8 @@ def parse_classes(wanted: tuple[str, str], names: list[str]) -> tuple[int, int]:
 class LatentConfig(Config):
     """What the systems have whose images have latents: all but the GAN."""
 
+    importance_samples: ClassVar[int] = 1
+
     lr: float | None = flag(
         None,
         'peak learning rate of the decoder (default: '
@@ -248,6 +250,13 @@ class VAEConfig(LatentConfig):
         'of a pixel given its latents; bernoulli, the cross-entropy, suits digits',
         choices=['gaussian', 'bernoulli'],
     )
+    importance_samples: int = flag(
+        1,
+        'samples of an image a step; several give the importance-weighted bound, which is tighter than the '
+        'ELBO (IWAE; of incomplete images MIWAE); time grows with K',
+        whole_number,
+        metavar='K',
+    )
     grid: bool = flag(
         False, 'insist on grid.png, the decoded codes in the plane, which --latent-dim 2 gives', compare=False
     )
@@ -258,6 +267,11 @@ class VAEConfig(LatentConfig):
             raise UserError(
                 f'expected --latent-dim 2 for --grid, whose codes lie in a plane, got {self.latent_dim}; '
                 f'samples.png and the t-SNE maps show codes of any size'
+            )
+        if self.importance_samples > 1 and self.beta != 1:
+            raise UserError(
+                f'expected --beta 1 with --importance-samples {self.importance_samples}, whose bound has no '
+                f'weight of the KL, got {self.beta:g}; leave out one or the other'
             )
 
 

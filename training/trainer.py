@@ -12,7 +12,7 @@ from training.cuda_graph import CUDAGraphStep, with_cuda_graph
 from training.distributed import all_reduce, any_process, fail, is_main, replicate, synchronise_batch_norm
 from training.errors import NotFinite
 from training.initialization import initialize_pixel_bias
-from training.objective import NegativeELBO, encode, mean_negative_elbo
+from training.objective import encode, make_objective, mean_terms
 from training.optimisers import RowAdam, adam_schema, load_adam, one_cycle
 from training.randomness import INFER, TRAIN, fold, noise_key
 from training.regularisation import EarlyStopping, make_pruning_permanent, prune_weights
@@ -79,7 +79,7 @@ class Trainer(BaseTrainer):
         super().__init__(model, images, config, terms=2)  # reconstruction and KL
         self.latents, self.validation = latents, validation
         initialize_pixel_bias(model, images)
-        self.objective = replicate(NegativeELBO(model, config))
+        self.objective = replicate(make_objective(model, config))
         self.run_update = with_cuda_graph(self.update, images, config)
         self.uses_graph = isinstance(self.run_update, CUDAGraphStep)
         self.adam = torch.optim.Adam(
@@ -183,7 +183,7 @@ class Trainer(BaseTrainer):
         x, observed = self.images[local_index]
         latents = self.model.encode(x, observed) if self.latents is None else self.latents[local_index]
         seed = noise_key(self.config.seed, TRAIN)
-        objective = NegativeELBO(self.model, self.config)  # of this process alone
+        objective = make_objective(self.model, self.config)  # of this process alone
         params = self.model.params(latents)
         terms = objective(params, x, observed, seed=seed, step=self.step_number, index=index)
         self.model.train()
@@ -238,7 +238,8 @@ class Trainer(BaseTrainer):
 def validate(model: nn.Module, images: Images, config: Config) -> dict[str, float]:
     """Loss and terms for the encoder's latents of new images: a part of a line of metrics.jsonl."""
     seed = noise_key(config.seed, INFER)
-    reconstruction, kl = mean_negative_elbo(model, encode(model, images), images, config, seed=seed)
+    objective = make_objective(model, config)
+    reconstruction, kl = mean_terms(objective, encode(model, images), images, seed=seed)
     return {
         'validation_loss': reconstruction + config.beta * kl,
         'validation_reconstruction': reconstruction,

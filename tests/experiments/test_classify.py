@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import train_ad
+import train_ae
 import train_gan
 import train_vae
 from experiments import classify
+from training import infer_latents, load_data, load_run
 from training.checkpoints import load_checkpoint, save_checkpoint
 
 HEADS = ['three layers (64, 288)', 'one layer']
@@ -35,6 +37,19 @@ def test_classifiers_of_a_vaes_posterior_means(command, csv_dir, tmp_path, small
     assert status == 0, err
     status, _, err = command(classify, folder)
     assert status == 0 and not err and json.loads((folder / 'classify.json').read_text())['latent_dim'] == 3
+
+
+def test_the_codes_of_incomplete_test_images_are_those_of_the_run(command, csv_dir, tmp_path, small):
+    folder, missing = tmp_path / 'ae', ['--missing', '0.5', '--missing-kind', 'blocks']
+    status, _, err = command(train_ae, '--data-path', csv_dir, '--run-dir', folder, *small, *missing)
+    assert status == 0, err
+    _, _, codes, _, _ = classify.codes_and_labels(classify.Options(run=folder))
+    trained = load_run(folder)
+    _, _, test_set = load_data(trained.config.replace(data_path=csv_dir))
+    assert test_set.observed is not None
+    expected, _ = infer_latents(trained, test_set)
+    shift, scale = trained.latents.mean(0), trained.latents.std(0)
+    torch.testing.assert_close(codes, (expected - shift) / scale)
 
 
 def test_heads_learn_what_can_be_learned():

@@ -23,7 +23,13 @@ CHANGED = {
     'ad': dict(latent_dim=3, latent_lr=0.2, decoder='mlp', bfloat16=True, cuda_graph=True, beta=0.5),
     'vad': dict(dist='laplace', n_train=500, n_test=40, seed=2**32 - 1, lr=0.5, obs_std=0.3),
     'ae': dict(dropout=0.1, prune=0.5, patience=3, min_delta=0.5, weight_decay=0.01, trial=4),
-    'vae': dict(encoder='lstm', likelihood='bernoulli', train_checksum=5, test_checksum=2**32 - 1),
+    'vae': dict(
+        encoder='lstm',
+        likelihood='bernoulli',
+        importance_samples=5,
+        train_checksum=5,
+        test_checksum=2**32 - 1,
+    ),
     'gan': dict(model='linear', lr=0.02, epochs=3, batch_size=7),
 }
 
@@ -141,6 +147,12 @@ def test_values_that_do_not_go_together():
     values = {**AEConfig(shape=(28, 28), encoder='mlp').to_dict(), 'dropout': 0.5}
     with pytest.raises(UserError, match='expected a configuration in .*, got this: expected --encoder conv3'):
         config_from_dict(values, FILE)
+
+
+def test_the_bound_of_several_samples_has_no_beta():
+    with pytest.raises(UserError, match='expected --beta 1 with --importance-samples 5, .*, got 0.5; leave'):
+        VAEConfig(importance_samples=5, beta=0.5)
+    assert VAEConfig(importance_samples=1, beta=0.5).beta == 0.5
 
 
 # ----------------------------------------------------------------------------------------------- equality
