@@ -32,8 +32,9 @@ from training import (
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Fill in the missing pixels of images with a trained run: their conditional mean, its standard deviation
-    and several imputations. Observed pixels come back as they are. Beside the file, imputed.png shows some."""
+    """Fill in the missing pixels of images with a trained run: their conditional mean, its standard
+    deviation and several imputations. Observed pixels come back as they are. Beside the file, imputed.png
+    shows some."""
 
     run: Path = flag(None, 'the run folder', Path, positional=True, metavar='RUN')
     data_path: str | None = flag(
@@ -64,8 +65,8 @@ def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
     """The images to complete. UserError: there are none that the run's model can complete."""
     if trained.config.system == 'gan':
         raise UserError(
-            f'expected a run whose images have latents, got the GAN in {options.run}; use one of train_vad.py, '
-            f'train_ad.py, train_vae.py or train_ae.py'
+            f'expected a run whose images have latents, got the GAN in {options.run}; use a run of '
+            f'train_vad.py, train_ad.py, train_vae.py or train_ae.py'
         )
     if options.data_path:
         dataset, place = load_file(options.data_path), options.data_path

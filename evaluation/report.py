@@ -165,5 +165,8 @@ def cell(value: Any, name: str) -> str:
 
 def print_results(results: list[dict], names: list[str]):
     """An aligned table, a row for each run; '-' where a run has no such result."""
-    rows = [dict.fromkeys(COLUMNS) | {'run': name} | found for name, found in zip(names, results)]
-    print_table([[cell(row[name], name) for name in COLUMNS] for row in rows], COLUMNS)
+    columns = dict(COLUMNS)
+    if any('coverage_90' in found for found in results):  # of incomplete images
+        columns |= dict.fromkeys(('missing', 'test_rmse_missing', 'coverage_90'), '>')
+    rows = [dict.fromkeys(columns) | {'run': name} | found for name, found in zip(names, results)]
+    print_table([[cell(row[name], name) for name in columns] for row in rows], columns)

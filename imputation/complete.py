@@ -74,6 +74,10 @@ def impute(trained: TrainedRun, dataset: ImageDataset, m: int = 0) -> Imputation
 
 
 def grade_imputation(trained: TrainedRun, test_set: ImageDataset) -> dict[str, float | None]:
-    """The grades of the first GRADED_IMAGES images, and their number."""
-    some = test_set.part(slice(GRADED_IMAGES))
-    return {**impute(trained, some).grades, 'n_imputed': len(some)}
+    """The grades of the first GRADED_IMAGES images, and their number; of users' own incomplete images also
+    what is missing."""
+    some, grades = test_set.part(slice(GRADED_IMAGES)), {}
+    if not trained.config.missing:
+        _, observed = originals(some, torch.arange(len(some)))
+        grades = {'missing': 1 - float(observed.float().mean()), 'missing_kind': 'own'}
+    return {**grades, **impute(trained, some).grades, 'n_imputed': len(some)}

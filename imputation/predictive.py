@@ -61,8 +61,11 @@ class Predictive:
 
     def samples(self, n: int) -> Tensor:
         """n samples [n, B, *shape] in 0-1, noise included: of the draws, in proportion to their weights
-        (sampling-importance-resampling; Rubin, 1987). They are grey levels, multiples of 1/255, as pixels are:
-        else a pixel that is exactly black would lie outside of nearly all samples."""
+        (sampling-importance-resampling; Rubin, 1987).
+
+        They are grey levels, multiples of 1/255, as pixels are: else a pixel that is exactly black would lie
+        below nearly all samples.
+        """
         # Systematic resampling: n points at equal distances along the cumulated weights.
         points = (torch.arange(n, device=self.draws.device) + 0.5) / n
         cumulated = self.weights.cumsum(0).T.contiguous()  # [B, K]
@@ -184,7 +187,8 @@ def predict(
 ) -> Iterator[Predictive]:
     """The predictive distributions of all pixels of images, one chunk of images after another.
 
-    latents: as infer_latents gives them, of the images and their shifted copies. noise: as measure_noise gives it. k: draws of each posterior.
+    latents: as infer_latents gives them, of the images and their shifted copies. noise: as measure_noise
+    gives it. k: draws of each image.
     """
     images, seed = Images(dataset, latents.device), trained.config.seed
     for index, draws, weights in decode_chunks(trained, images, latents, k, 'imputing'):

@@ -86,8 +86,8 @@ class Images:
         return windows[torch.arange(len(x), device=self.device), ..., top, left, :, :]
 
     def shift_back(self, x: Tensor, copy: int) -> Tensor:
-        """What shift made of images as their copies of that number, x [..., 28, 28], in its old place; 0 in the
-        row or column that was shifted out."""
+        """What shift made of images as their copies of that number, x [..., 28, 28], in its old place; 0 in
+        the row or column that was shifted out."""
         height, width = x.shape[-2:]
         top, left = (2 - padding for padding in SHIFTS[copy])
         return F.pad(x, (1, 1, 1, 1))[..., top : top + height, left : left + width]

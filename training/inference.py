@@ -24,6 +24,7 @@ INFER_LR = 0.1
 INFER_BATCH = 250
 
 
+@torch.enable_grad()  # whatever the caller does
 def fit_latents(
     model: nn.Module,
     latents: Tensor,
