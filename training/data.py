@@ -45,7 +45,7 @@ DEFAULT_DATASET = 'fashion-mnist'
 
 class ImageDataset(torch.utils.data.Dataset):
     """Images X [N, 28, 28] (in colour [N, 3, H, W]), float32 in 0-255, and labels y [N], int64. Item i is (i,
-    X[i]).
+    X[i]), 0 where the value of a pixel is not known.
 
     name: in DATASETS. source: where the images come from, for the record. mapped: X is a tensor in a file,
     and stays one; only what is used comes into memory. observed: a mask of X, see training/missing.py; None:
@@ -96,7 +96,8 @@ class ImageDataset(torch.utils.data.Dataset):
         return len(self.X)
 
     def __getitem__(self, i):
-        return i, self.X[i].float()
+        x = self.X[i].float()
+        return i, x if self.known else torch.where(self.observed[i], x, 0.0)
 
     def checksum(self) -> int:
         """CRC-32 of the images, and of their mask unless it is simulated: tells whether two data sets are the

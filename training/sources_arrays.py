@@ -90,14 +90,13 @@ def read_npy(path: Path) -> tuple[Tensor, np.ndarray, NotNaN | None]:
 def read_members(path: Path) -> dict[str, np.ndarray]:
     """The arrays in an .npz file that are called as in MEMBERS. UserError: it is none, or has no images."""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), open(path, 'rb') as stream:
             warnings.simplefilter('ignore')  # of headers that Python 2 wrote
-            file = np.load(path, allow_pickle=False)
+            file = np.load(stream, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError('it is an array alone')
-            with file:
-                names = file.files
-                members = {name: file[name] for name in MEMBERS if name in names}
+            names = file.files
+            members = {name: file[name] for name in MEMBERS if name in names}
         for name, array in members.items():
             if not isinstance(array, np.ndarray):  # bytes, which NumPy gives where a member is no array
                 raise ValueError(f'{name} is no array')
