@@ -92,9 +92,7 @@ def read_members(path: Path) -> dict[str, np.ndarray]:
     try:
         with warnings.catch_warnings(), open(path, 'rb') as stream:
             warnings.simplefilter('ignore')  # of headers that Python 2 wrote
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError('it is an array alone')
+            file = np.lib.npyio.NpzFile(stream, allow_pickle=False)
             names = file.files
             members = {name: file[name] for name in MEMBERS if name in names}
         for name, array in members.items():
