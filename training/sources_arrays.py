@@ -22,7 +22,9 @@ CHECKED = 1000  # images of a mapped file that are in memory at once while they 
 
 
 def first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an error of another library, without the system's number for it."""
+    text = str(getattr(error, 'strerror', None) or error)
+    return (text.splitlines() or [type(error).__name__])[0]
 
 
 def check_images_array(array: np.ndarray, path: Path):
@@ -89,21 +91,19 @@ def read_npy(path: Path) -> tuple[Tensor, np.ndarray, NotNaN | None]:
 
 def read_members(path: Path) -> dict[str, np.ndarray]:
     """The arrays in an .npz file that are called as in MEMBERS. UserError: it is none, or has no images."""
-    try:
-        with warnings.catch_warnings(), open(path, 'rb') as stream:
-            warnings.simplefilter('ignore')  # of headers that Python 2 wrote
+    with open(path, 'rb') as stream, warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of headers that Python 2 wrote
+        try:
             file = np.lib.npyio.NpzFile(stream, allow_pickle=False)
             names = file.files
             members = {name: file[name] for name in MEMBERS if name in names}
-        for name, array in members.items():
-            if not isinstance(array, np.ndarray):  # bytes, which NumPy gives where a member is no array
-                raise ValueError(f'{name} is no array')
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file can raise many types
-        raise UserError(
-            f'cannot read {path} as an .npz file: {first_line(error)}; write it with numpy.savez'
-        ) from None
+            for name, array in members.items():
+                if not isinstance(array, np.ndarray):  # bytes, which NumPy gives where a member is no array
+                    raise ValueError(f'{name} is no array')
+        except Exception as error:  # a damaged file can raise many types
+            raise UserError(
+                f'cannot read {path} as an .npz file: {first_line(error)}; write it with numpy.savez'
+            ) from None
     if 'images' not in members:
         raise UserError(
             f'expected an array called images in {path}, got {", ".join(names)[:50] or "none"}; write it '
