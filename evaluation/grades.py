@@ -7,7 +7,16 @@ from evaluation import frechet
 from evaluation.losses import course_loss, mean_loss
 from evaluation.samples import sample_prior
 from imputation import grade_imputation
-from training import GRADE, ImageDataset, Images, TrainedRun, mean_negative_elbo, noise_key, zero_weights
+from training import (
+    DATASETS,
+    GRADE,
+    ImageDataset,
+    Images,
+    TrainedRun,
+    mean_negative_elbo,
+    noise_key,
+    zero_weights,
+)
 from training.regularisation import held_out
 
 NEIGHBOURS = 5
@@ -43,7 +52,8 @@ def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> 
         }
     codes, labels = model.mean(trained.latents).cpu(), trained.labels.cpu()
     neighbours = KNeighborsClassifier(min(NEIGHBOURS, len(codes))).fit(codes, labels)
-    same_classes = test_set.labelled and test_set.name == config.dataset
+    classes = config.n_classes or len(DATASETS[config.dataset])  # of the run's images
+    same_classes = test_set.labelled and (test_set.name, len(test_set.classes)) == (config.dataset, classes)
     accuracy = neighbours.score(model.mean(latents).cpu(), test_set.y) if same_classes else None
     return {**grades, 'knn_accuracy': accuracy}
 

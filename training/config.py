@@ -33,7 +33,8 @@ def data_path_flag(default: str) -> Any:
     return flag(
         None,
         "folder of the data: the course's CSV files or torchvision's; data is downloaded into it if it has "
-        'neither; or a file IMAGES.npy, uint8 [N, H, W] or [N, H, W, 3], read as it is needed (default: '
+        'neither; or IMAGES.npy, [N, H, W] or [N, H, W, 3], uint8, or floats in 0-255 with NaN for missing '
+        'pixels; or IMAGES.npz: images, observed (bool), labels, the last two if there are any (default: '
         f'{default}; DATA_PATH is {given})',
         compare=False,
         metavar='DIR',
@@ -103,6 +104,7 @@ class Config:
     train_checksum: int = 0
     test_checksum: int = 0
     incomplete: bool = False  # whether training images have missing pixels
+    n_classes: int = 0  # of the labels in a file of one's own; 0: those of DATASETS
 
     @property
     def name(self) -> str:
@@ -115,6 +117,7 @@ class Config:
     def with_data(self, train_set: ImageDataset, test_set: ImageDataset) -> 'Config':
         """The configuration with what is known once the images are there."""
         return self.replace(
+            n_classes=len(train_set.classes) if train_set.classes != DATASETS[train_set.name] else 0,
             dataset=train_set.name,
             n_train=len(train_set),
             n_test=len(test_set),
@@ -169,15 +172,10 @@ class LatentConfig(Config):
         positive,
     )
     missing: float = flag(
-        0.0,
-        'hide this share of the pixels of all images, to study incomplete data (default: 0)',
-        share,
-        metavar='RATE',
+        0.0, 'hide this share of all pixels, to study incomplete data (default: 0)', share, metavar='RATE'
     )
     missing_kind: str = flag(
-        'pixels',
-        'what --missing hides: single pixels at random, or one block of an image',
-        choices=list(MISSING_KINDS),
+        'pixels', 'what --missing hides: pixels at random, or a block', choices=list(MISSING_KINDS)
     )
     bfloat16: bool = flag(
         False, 'the decoder in bfloat16, for processors that have it: 1.6 times as fast with dcgan7x7'

@@ -1,6 +1,6 @@
 """Data sets: names, classes, where they are looked for, and the rules that the images of each must follow.
 
-The readers of the files are in training/sources.py.
+The readers of the files are in training/sources.py and training/sources_arrays.py.
 """
 
 import os
@@ -23,13 +23,13 @@ from training.sources import (
     read_digits,
     read_idx,
     read_imagenette,
-    read_npy,
     reason,
     take,
 )
+from training.sources_arrays import read_arrays, split_counts
 
-# Names of the classes. 'digits' comes from scikit-learn; 'npy' is any images in a file of NumPy's that
-# --data-path names.
+# Names of the classes. 'digits' comes from scikit-learn; 'npy' is any images in a file of NumPy's, .npy or
+# .npz, that --data-path names; labels in it make classes of their own.
 DATASETS = {
     'fashion-mnist': 'T-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot'.split(','),
     'mnist': list('0123456789'),
@@ -45,22 +45,31 @@ DEFAULT_DATASET = 'fashion-mnist'
 
 class ImageDataset(torch.utils.data.Dataset):
     """Images X [N, 28, 28] (in colour [N, 3, H, W]), float32 in 0-255, and labels y [N], int64. Item i is (i,
-    X[i]).
+    X[i]), 0 where the value of a pixel is not known.
 
     name: in DATASETS. source: where the images come from, for the record. mapped: X is a tensor in a file,
     and stays one; only what is used comes into memory. observed: a mask of X, see training/missing.py; None:
     nothing is missing. known: X has the true values of the missing pixels too, because they were hidden to
-    study what a model makes of the others. Only grades and pictures look at them.
+    study what a model makes of the others. Only grades and pictures look at them. Where they are not known, X
+    has 0 or NaN there. classes: names; None: those of DATASETS.
     """
 
     def __init__(
-        self, X, y, name: str, source: str = '', mapped: bool = False, observed=None, known: bool = True
+        self,
+        X,
+        y,
+        name: str,
+        source: str = '',
+        mapped: bool = False,
+        observed=None,
+        known: bool = True,
+        classes: list[str] | None = None,
     ):
         self.X = X if mapped else torch.as_tensor(X, dtype=torch.float32)
         self.y = torch.as_tensor(y, dtype=torch.int64)
         self.name, self.source, self.mapped = name, source, mapped
         self.observed, self.known = observed, known
-        self.classes = DATASETS[name]
+        self.classes = classes or DATASETS[name]
 
     @property
     def labelled(self) -> bool:
@@ -75,28 +84,39 @@ class ImageDataset(torch.utils.data.Dataset):
         """The images in a slice, as a data set."""
         observed = None if self.observed is None else self.observed[which]
         place = self.name, self.source, self.mapped
-        return ImageDataset(self.X[which], self.y[which], *place, observed, self.known)
+        return ImageDataset(self.X[which], self.y[which], *place, observed, self.known, self.classes)
 
     def complete(self) -> 'ImageDataset':
         """The images with what is under their missing pixels, which must be known: for grades."""
-        return ImageDataset(self.X, self.y, self.name, self.source, self.mapped)
+        return ImageDataset(self.X, self.y, self.name, self.source, self.mapped, classes=self.classes)
 
     def hide_pixels(self, kind: str, rate: float, seed: int, part: int) -> 'ImageDataset':
         """The same images, of which a share `rate` of the pixels counts as missing; see SimulatedMask."""
         observed = SimulatedMask(range(len(self)), self.shape, kind, rate, seed, part)
-        return ImageDataset(self.X, self.y, self.name, self.source, self.mapped, observed)
+        place = self.name, self.source, self.mapped
+        return ImageDataset(self.X, self.y, *place, observed, classes=self.classes)
 
     def __len__(self) -> int:
         return len(self.X)
 
     def __getitem__(self, i):
-        return i, self.X[i].float()
+        x = self.X[i].float()
+        return i, x if self.known else torch.where(self.observed[i], x, 0.0)
 
     def checksum(self) -> int:
-        """CRC-32 of the images: tells whether two data sets are the same."""
+        """CRC-32 of the images, and of their mask unless it is simulated: tells whether two data sets are the
+        same."""
         crc = 0
-        for part in self.X.split(10_000):
-            crc = zlib.crc32(part.to(torch.uint8).contiguous().numpy(), crc)
+        for start in range(0, len(self), 10_000):
+            part = self.part(slice(start, start + 10_000))
+            x = part.X
+            if not self.known:
+                observed = part.observed[torch.arange(len(part))]
+                x = torch.where(observed, x, 0)
+                crc = zlib.crc32(observed.contiguous().numpy(), crc)
+            whole = x.to(torch.uint8)  # bytes if they suffice: the type of the file does not count
+            x = whole if torch.equal(whole.to(x.dtype), x) else x.float()
+            crc = zlib.crc32(x.contiguous().numpy(), crc)
         return crc
 
 
@@ -145,17 +165,10 @@ def find_images(
     """
     if dataset == 'digits':
         return 'digits', 'scikit-learn digits', *read_digits()
-    if root.suffix == '.npy' or dataset == 'npy':
-        if root.suffix != '.npy' or dataset not in (None, 'npy'):
-            raise UserError(
-                f'expected --dataset npy with a .npy file as --data-path, got {dataset} with {root}; '
-                f'leave one of them out'
-            )
-        return 'npy', str(root), *read_npy(root, n_train, n_test)
-    if root.exists() and not root.is_dir() or root.suffix in ('.csv', '.npz'):
+    if root.exists() and not root.is_dir() or root.suffix == '.csv':
         raise UserError(
-            f'expected a folder of data or a .npy file of images as --data-path, got {root}; name the folder '
-            f'that holds the files, or write images with numpy.save'
+            f'expected a folder of data or a .npy or .npz file of images as --data-path, got {root}; name '
+            f'the folder that holds the files, or write images with numpy.save'
         )
     name = dataset or DEFAULT_DATASET
     parts = read_folder(name, root, n_train, n_test)
@@ -210,6 +223,17 @@ def check_images(name: str, source: str, train: tuple, test: tuple):
         )
 
 
+def load_file(path: Path) -> ImageDataset:
+    """All images of a .npy or an .npz file, see read_npy and read_npz; labels make classes '0', '1', ...
+
+    UserError: there is no such file, or it is broken. An OSError (no permission) passes through.
+    """
+    X, y, observed = read_arrays(path)
+    place = 'npy', str(path), path.suffix == '.npy'
+    classes = [str(label) for label in range(int(y.max()) + 1)] if y.any() else None
+    return ImageDataset(X, y, *place, observed, known=observed is None, classes=classes)
+
+
 def load_images(
     data_path: str | Path | None,
     dataset: str | None = None,
@@ -218,8 +242,9 @@ def load_images(
 ) -> tuple[ImageDataset, ImageDataset]:
     """Training and test images.
 
-    data_path: a folder, or a .npy file of images (see read_npy); None: the environment variable DATA_PATH, or
-        the folder dataset. A folder without the data set gets it by a download.
+    data_path: a folder, or a file of images, .npy or .npz, whose first images are for training and whose last
+        for testing (see load_file and split_counts); None: the environment variable DATA_PATH, or the folder
+        dataset. A folder without the data set gets it by a download.
     dataset: a name in DATASETS, never replaced; None: fashion-mnist, or digits if that cannot be had and the
         folder is empty or absent.
     n_train, n_test: how many images; None: 1,000 or what there is; 'all'.
@@ -232,6 +257,16 @@ def load_images(
         except FileNotFoundError:  # fine, unless a link leads there
             if root.is_symlink():
                 raise
+        is_file = root.suffix in ('.npy', '.npz')
+        if dataset != 'digits' and (is_file or dataset == 'npy'):
+            if not is_file or dataset not in (None, 'npy'):
+                raise UserError(
+                    f'expected --dataset npy with a .npy or .npz file as --data-path, got {dataset} with '
+                    f'{root}; leave one of them out'
+                )
+            images = load_file(root)
+            n_train, n_test = split_counts(len(images), n_train, n_test, root)
+            return images.part(slice(n_train)), images.part(slice(len(images) - n_test, None))
         name, source, train, test = find_images(root, dataset, n_train, n_test)
     except OSError as error:
         path, got = error.filename or root, error.strerror or reason(error)
@@ -245,6 +280,6 @@ def load_images(
     n_train = take(n_train, len(train[0]), f'{name} (train)')
     n_test = take(n_test, len(test[0]), f'{name} (test)')
     return (
-        ImageDataset(train[0][:n_train], train[1][:n_train], name, source, mapped=name == 'npy'),
-        ImageDataset(test[0][:n_test], test[1][:n_test], name, source, mapped=name == 'npy'),
+        ImageDataset(train[0][:n_train], train[1][:n_train], name, source),
+        ImageDataset(test[0][:n_test], test[1][:n_test], name, source),
     )

@@ -40,23 +40,48 @@ CHECKSUM = 'checkpoint_sha256'  # the entry of results.json that says which chec
 
 
 def load_split(config: Config) -> tuple[ImageDataset, ImageDataset]:
-    """The training and the test images of a configuration, with what --missing hides. UserError: see
-    load_images."""
+    """The training and the test images of a configuration, with what --missing hides.
+
+    UserError: see load_images; or the system or --missing wants complete images.
+    """
     train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
+    incomplete = f'images in {train_set.source} with missing pixels'
+    if config.system == 'gan' and train_set.observed is not None:
+        raise UserError(
+            f'expected complete images for a GAN, which cannot leave pixels out, got {incomplete}; train '
+            f'another system, or use other images'
+        )
+    if config.missing and train_set.observed is not None:
+        raise UserError(
+            f'expected complete images for --missing, which hides pixels of them, got {incomplete}; '
+            f'leave --missing out'
+        )
     if config.missing:
         hidden = config.missing_kind, config.missing, config.seed
         train_set, test_set = train_set.hide_pixels(*hidden, 0), test_set.hide_pixels(*hidden, 1)
     return train_set, test_set
 
 
+def check_observed(train_set: ImageDataset):
+    """UserError: nothing is observed in any training image."""
+    observed, batches = train_set.observed, torch.arange(len(train_set)).split(1000)
+    if observed is not None and not any(observed[index].any() for index in batches):
+        raise UserError(
+            f'expected observed pixels in the {len(train_set)} training images of {train_set.source}, '
+            f'got none; the first images of a file are for training'
+        )
+
+
 def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
     """The run's configuration with what is known of its images, its training images, its test images.
 
-    With several processes the main one goes first, and downloads what is missing. UserError: see load_images.
+    With several processes the main one goes first, and downloads what is missing. UserError: see load_images;
+    or pixels are missing where they must not be, or all.
     """
 
     def load():
         train_set, test_set = load_split(config)
+        check_observed(train_set)
         return config.with_data(train_set, test_set), train_set, test_set
 
     return main_first(load)
@@ -114,7 +139,8 @@ def trained_schema(config: Config, model: nn.Module) -> dict:
     n = config.n_train - (held_out(config.n_train) if config.patience else 0)
     k = model.params_per_dim * model.latent_dim
     parts['latents'] = TensorOf(torch.float32, (n, k))
-    parts['labels'] = TensorOf(torch.int64, (n,), below=len(DATASETS[config.dataset]))
+    n_classes = config.n_classes or len(DATASETS[config.dataset])
+    parts['labels'] = TensorOf(torch.int64, (n,), below=n_classes)
     if config.system == 'ae':
         parts['best_epoch'] = range(config.epochs + 1)
     if not model.encoder:

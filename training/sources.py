@@ -1,8 +1,8 @@
-"""Where images come from: one reader for each kind of file, and the download of those that are not there.
+"""Where data sets come from: one reader for each kind of file, and the download of those that are not there.
 
 A reader gives images X and labels y; `data.load_images` checks these by the same rules whatever their
 source. What is wrong inside a file is a UserError; an OSError (no permission, a folder in a file's place)
-passes through.
+passes through. The readers of users' own images are in training/sources_arrays.py.
 """
 
 import contextlib
@@ -222,64 +222,7 @@ def read_imagenette(root: Path, part: str, n: int | str | None) -> tuple[np.ndar
     return torch.stack(images).numpy(), np.array(labels)
 
 
-# -------------------------------------------------------------------------------------- any images, digits
-
-
-def read_npy(path: Path, n_train: int | str | None, n_test: int | str | None) -> tuple[tuple, tuple]:
-    """Images in a file of NumPy's, uint8 [N, H, W] or [N, H, W, C] with C 1 or 3: training and test (X, y), X
-    mapped uint8 tensors [n, H, W] or [n, 3, H, W], all labels 0.
-
-    n_train, n_test: None: 1,000, or half of the images if they are fewer than 2,000; 'all': what the other
-    leaves. Training images are the file's first, test images its last. UserError: not such a file, or fewer
-    images.
-    """
-    if not path.is_file():
-        got = 'a folder' if path.is_dir() else 'no such file'
-        raise UserError(
-            f'expected images in the file {path}, got {got}; name the folder or the .npy file with '
-            f'--data-path'
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of sizes that overflow, an error too
-            # c, copy on write: PyTorch wants writable memory. What is written stays in memory, and nothing
-            # is.
-            array = np.lib.format.open_memmap(path, 'c')
-    except OSError:
-        raise
-    except Exception as error:  # a damaged header can raise many types
-        text = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f'cannot read {path} as an array: {text}; write it with numpy.save') from None
-    image_axes = array.ndim == 3 or array.ndim == 4 and array.shape[3] in (1, 3)
-    if array.dtype != np.uint8 or not image_axes or 0 in array.shape[1:]:
-        raise UserError(
-            f'expected uint8 images [N, H, W], [N, H, W, 1] or [N, H, W, 3] in {path}, got {array.dtype} '
-            f'{list(array.shape)}; convert them with numpy'
-        )
-    if len(array) < 2:
-        raise UserError(
-            f'expected two images or more in {path}, one to train on and one to test with, got {len(array)}; '
-            f'add images'
-        )
-    if n_train == n_test == 'all':
-        raise UserError(
-            f'expected a number of training or of test images, got "all" for both, which would share the '
-            f'images of {path}; give --n-test a number'
-        )
-    half = min(DEFAULT_IMAGES, len(array) // 2)
-    n_train, n_test = (half if n is None else n for n in (n_train, n_test))
-    n_train = len(array) - n_test if n_train == 'all' else n_train
-    n_test = len(array) - n_train if n_test == 'all' else n_test
-    if min(n_train, n_test) < 1 or n_train + n_test > len(array):
-        raise UserError(
-            f'expected at most {len(array)} images for training and test together, all that {path} has, and '
-            f'one of each at least, got {n_train} and {n_test}; ask for fewer'
-        )
-    X = torch.from_numpy(array)
-    X = X.movedim(3, 1) if X.dim() == 4 else X  # [N, C, H, W]: a view
-    X = X.squeeze(1) if X.dim() == 4 and X.shape[1] == 1 else X
-    y = torch.zeros(len(X), dtype=torch.int64)
-    return (X[:n_train], y[:n_train]), (X[len(X) - n_test :], y[len(X) - n_test :])
+# ----------------------------------------------------------------------------------------- digits
 
 
 def read_digits() -> tuple[tuple, tuple]:

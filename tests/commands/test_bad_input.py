@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import train_ad
+import train_gan
 import train_vad
 import train_vae
 from training.checkpoints import load_checkpoint
@@ -33,6 +34,11 @@ from training.trainer import Trainer
         (['--obs-std', '0'], 'above 0'),
         (['--obs-std', '1e200'], 'below 1e18'),
         (['--beta', '-1'], 'expected a number of at least 0 and below 1e18, got -1'),
+        *(
+            (['--missing', rate], f'expected a number above 0 and below 1, got {rate}')
+            for rate in ('0', '1', 'nan', '-0.1')
+        ),
+        (['--missing', ''], "expected a value, got an empty one: ''"),
         (['--seed', '-1'], 'expected a whole number from 0 to 2^32 - 1, got -1'),
         (['--decoder', 'resnet'], "invalid choice: 'resnet'"),
         (['--dist', 'cauchy'], "invalid choice: 'cauchy'"),
@@ -127,6 +133,23 @@ def test_the_fallback_to_digits_is_warned_of_and_recorded(train, tmp_path):
     assert status == 0 and err.startswith('warning: ') and err.count('\n') == 1
     results = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert results['dataset'] == 'digits' and 'fallback' in results['data']
+
+
+@pytest.mark.parametrize(
+    'module, flags, share, message',
+    [
+        (train_gan, [], 0.5, 'expected complete images for a GAN'),
+        (train_vad, ['--missing', '0.5'], 0.5, 'expected complete images for --missing'),
+        (train_vad, [], 0, 'expected observed pixels in the 5 training images of'),
+    ],
+)
+def test_missing_pixels_where_they_must_not_be(command, tmp_path, one_line, module, flags, share, message):
+    observed = np.random.default_rng(0).random((10, 28, 28)) < share
+    np.savez(tmp_path / 'images.npz', images=np.zeros((10, 28, 28), np.uint8), observed=observed)
+    data = ['--data-path', tmp_path / 'images.npz', '--run-dir', tmp_path / 'run']
+    status, out, err = command(module, *data, *flags)
+    assert status == 2 and one_line(err) and message in err and 'images.npz' in err and not out
+    assert not (tmp_path / 'run').exists()
 
 
 # ------------------------------------------------------------------------------------------- run folders

@@ -11,6 +11,7 @@ import train_ad
 import train_gan
 import train_vad
 import train_vae
+from training import load_run
 
 FILES = {'config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html'}
 PICTURES = {
@@ -110,6 +111,21 @@ def test_images_of_ones_own(command, tmp_path, small, module):
     status, again, err = command(evaluate, folder, '--device', 'cpu')
     assert status == 0 and not err
     assert again.splitlines()[0] == out.splitlines()[0 if module is not train_vae else -3]
+
+
+@pytest.mark.parametrize('module', [train_vad, train_vae])
+def test_incomplete_images_of_ones_own(command, tmp_path, small, module):
+    rng, folder = np.random.default_rng(0), tmp_path / 'run'
+    images, labels = rng.integers(0, 256, (60, 12, 8), np.uint8), np.arange(60) % 12
+    np.savez(tmp_path / 'images.npz', images=images, observed=rng.random(images.shape) < 0.5, labels=labels)
+    flags = ['--data-path', tmp_path / 'images.npz', '--run-dir', folder, *small, '--interpolate', '3', '11']
+    status, _, err = command(module, *flags)
+    assert status == 0 and not err, err
+    config = json.loads((folder / 'config.json').read_text())
+    assert config['n_classes'] == 12 and config['incomplete'] and config['n_train'] == 30
+    assert load_run(folder, 'cpu').labels.tolist() == labels[:30].tolist()
+    status, out, err = command(module, *flags, '--resume')
+    assert status == 0 and not err and 'nothing to resume' in out
 
 
 def test_codes_in_the_plane_have_a_grid(train, tmp_path):

@@ -7,7 +7,6 @@ Each kind of file has a second, plain reader here, to compare with.
 import csv
 import gzip
 import io
-import os
 import struct
 
 import numpy as np
@@ -201,7 +200,8 @@ def test_any_array_in_a_file(empty_folder, dtype, shape, dims, order):
     path = empty_folder() / 'images.npy'
     array = np.asarray(np.random.default_rng(0).integers(0, 256, shape[:dims]).astype(dtype), order=order)
     np.save(path, array)
-    right = dtype == 'u1' and (dims == 3 or dims == 4 and shape[3] in (1, 3)) and array.size and shape[0] > 1
+    image_axes = dims == 3 or dims == 4 and shape[3] in (1, 3)
+    right = dtype in ('u1', 'f4') and image_axes and array.size and shape[0] > 1
     arrays = read(path)
     assert (arrays is not None) == bool(right)
     if right:
@@ -218,11 +218,39 @@ def test_a_broken_npy_file(empty_folder, break_file, data, arrays):
         assert_equal(arrays, halves(np.load(path)))
 
 
-@given(data=st.data(), arrays=images_and_labels())
-def test_npz_files_are_not_read(empty_folder, break_file, data, arrays):
+NPZ = {  # what the members of an .npz file of four images 3 x 2 may be: sound, and others
+    'images': [np.zeros((4, 3, 2), kind) for kind in ('u1', 'u1', 'f4', 'f8', 'i8', 'bool', 'O', 'U1')]
+    + [np.full((4, 3, 2), value, 'f4') for value in (np.nan, np.inf, -1, 255, 256)]
+    + [np.zeros(shape, 'u1') for shape in ((4, 3, 2, 3), (4, 3, 2, 2), (0, 3, 2), (4, 6), ())],
+    'observed': [np.ones((4, 3, 2), kind) for kind in ('bool', 'bool', 'u1', 'f4', 'O')]
+    + [np.zeros((4, 3, 2), 'bool'), np.ones((4, 3, 2, 3), 'bool'), np.ones((4, 3), 'bool'), np.True_],
+    'labels': [np.arange(4).astype(kind) for kind in ('i8', 'u1', 'u8', 'f4', 'U1', 'O')]
+    + [np.array([0, 1, -1, 3]), np.full(4, 10**12), np.arange(5), np.zeros((4, 1), int), np.array(1)],
+}
+
+
+@given(data=st.data())
+def test_any_arrays_in_an_npz_file(empty_folder, data):
     path = empty_folder() / 'images.npz'
-    np.savez(path, images=arrays[0], labels=arrays[1])
-    if data.draw(st.booleans(), 'broken'):
-        break_file(data, path)
-    assert read(path) is None
-    assert os.listdir(path.parent) in ([], [path.name])
+    names = sorted(data.draw(st.sets(st.sampled_from([*NPZ]))))
+    members = {name: data.draw(st.sampled_from(NPZ[name]), name) for name in names}
+    np.savez(path, **members)
+    arrays = read(path)
+    if arrays:
+        images, labels = members['images'], members.get('labels', np.zeros(4))
+        observed = members.get('observed', ~np.isnan(images))
+        observed = observed[..., None] if observed.ndim < images.ndim else observed
+        X, _, X_test, _ = halves(np.where(observed, images, 0))
+        assert_equal(arrays, [X, labels[:2], X_test, labels[2:]])
+
+
+@given(data=st.data(), arrays=images_and_labels())
+def test_a_broken_npz_file(empty_folder, break_file, data, arrays):
+    path = empty_folder() / 'images.npz'
+    images = np.concatenate([arrays[0], arrays[2]])
+    np.savez_compressed(path, images=images, observed=images < 128)
+    break_file(data, path)
+    found = read(path)
+    if found:  # checksums see to the images and the mask; a mask of another name is none
+        masked = (found[0] < 128).all() and (found[2] < 128).all()
+        assert_equal(found, halves(np.where(images < 128, images, 0) if masked else images))

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from training.batches import SHIFTS, Images, epoch_order
+from training.data import ImageDataset
+from training.missing import NotNaN, SimulatedMask
 
 
 def test_the_images_come_first_and_then_their_shifted_copies(digits):
@@ -33,3 +35,56 @@ def test_the_order_repeats(n):
 @pytest.mark.parametrize('seed, epoch', [(1, 3), (0, 4), (4096, 3), (2**32 - 1, 3)])  # 4096 << 20 is 2^32
 def test_other_seeds_and_epochs_have_other_orders(n, seed, epoch):
     assert not torch.equal(epoch_order(n, seed=0, epoch=3), epoch_order(n, seed, epoch))
+
+
+# -------------------------------------------------------------------------------------- incomplete images
+
+
+@pytest.fixture
+def masked(digits):
+    """masked(X, **changes): these images in 0-255, and for each pixel whether it is observed."""
+    observed = torch.rand(digits[0].X.shape, generator=torch.Generator().manual_seed(0)) < 0.5
+
+    def make(X, **changes):
+        return ImageDataset(X, digits[0].y, 'digits', **{'observed': observed, 'known': False, **changes})
+
+    return make
+
+
+def test_copies_take_their_masks_along(digits, masked):
+    dataset = masked(digits[0].X)
+    images, n = Images(dataset, 'cpu'), len(dataset)
+    padded = torch.nn.functional.pad(dataset.observed, (1, 1, 1, 1))  # False: not observed
+    for copy, (top, left) in enumerate(SHIFTS):
+        _, observed = images[copy * n + torch.arange(n)]
+        assert torch.equal(observed, padded[:, top : top + 28, left : left + 28])
+
+
+@pytest.mark.parametrize('mapped', [False, True])
+@pytest.mark.parametrize('garbage', [1, 255, torch.inf, torch.nan])
+def test_what_lies_under_a_missing_pixel_never_comes_out(digits, masked, mapped, garbage):
+    X = digits[0].X
+    clean = masked(X)
+    observed = clean.observed
+    if mapped and garbage is torch.nan:
+        observed = NotNaN(torch.where(observed, X, torch.nan))
+    dirty = masked(torch.where(clean.observed, X, garbage), mapped=mapped, observed=observed)
+    index = torch.arange(5 * len(X))
+    for ours, expected in zip(Images(dirty, 'cpu')[index], Images(clean, 'cpu')[index]):
+        assert torch.equal(ours, expected)
+
+
+def test_a_share_of_the_images_has_its_masks(digits, masked):
+    dataset = masked(digits[0].X).hide_pixels('blocks', 0.3, 0, 0)
+    whole, part = Images(dataset, 'cpu'), Images(dataset, 'cpu', slice(20, 50))
+    assert torch.equal(part[torch.arange(30)][1], whole[torch.arange(20, 50)][1])
+
+
+@pytest.mark.parametrize('kind', ['pixels', 'blocks', 'nan'])
+def test_a_batch_of_a_mapped_file_reads_its_own_images_only(kind):
+    n = 10**12  # views of one image, which no memory would hold as a whole
+    X, y = torch.full((1, 28, 28), 200.0).expand(n, 28, 28), torch.zeros(1, dtype=torch.int64).expand(n)
+    observed = NotNaN(X) if kind == 'nan' else SimulatedMask(range(n), (28, 28), kind, 0.5, 0, 0)
+    images = Images(ImageDataset(X, y, 'npy', mapped=True, observed=observed), 'cpu', slice(5, n))
+    x, observed = images[torch.tensor([0, 10**11])]
+    assert x.shape == observed.shape == (2, 28, 28) and torch.equal(x > 0, observed)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import kernels
 import train_ad
@@ -13,6 +14,7 @@ import train_vad
 import train_vae
 from networks import ARCHITECTURE, DECODERS
 from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig
+from training.data import ImageDataset
 from training.errors import UserError
 from training.saved_config import SYSTEMS, check_same, config_from_dict
 
@@ -153,6 +155,16 @@ def test_the_bound_of_several_samples_has_no_beta():
     with pytest.raises(UserError, match='expected --beta 1 with --importance-samples 5, .*, got 0.5; leave'):
         VAEConfig(importance_samples=5, beta=0.5)
     assert VAEConfig(importance_samples=1, beta=0.5).beta == 0.5
+
+
+def test_labels_in_a_file_are_counted():
+    X, own = torch.zeros(3, 4, 4), [str(label) for label in range(12)]
+    for dataset, n_classes in (
+        (ImageDataset(X, [0, 4, 11], 'npy', classes=own), 12),
+        (ImageDataset(X, [0, 0, 0], 'npy'), 0),
+        (ImageDataset(X, [0, 4, 9], 'mnist'), 0),
+    ):
+        assert VADConfig().with_data(dataset, dataset).n_classes == n_classes
 
 
 # ----------------------------------------------------------------------------------------------- equality

@@ -44,6 +44,55 @@ def test_a_mapped_array_is_used_as_images_in_memory_are(npy, shape):
     assert torch.equal(Images(train, 'cpu')[index][0], Images(copied, 'cpu')[index][0])
 
 
+# ----------------------------------------------------------------------------- NaN for a missing pixel
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize('shape', [(50, 12, 8), (50, 12, 8, 3)])
+def test_nan_is_a_missing_pixel(npy, shape, dtype):
+    path, array = npy(*shape, dtype=dtype)
+    hidden = np.random.default_rng(1).random(shape) < 0.3
+    np.save(path, np.where(hidden, dtype(np.nan), array))
+    train, _ = load_images(path, n_train=20, n_test=10)
+    assert train.mapped and not train.known and train.X.dtype == torch.from_numpy(array).dtype
+    x, observed = Images(train, 'cpu')[torch.arange(20)]
+    hidden, array = ((a.transpose(0, 3, 1, 2) if a.ndim == 4 else a)[:20] for a in (hidden, array))
+    assert np.array_equal(~observed, hidden)
+    assert torch.equal(x, torch.from_numpy(np.where(hidden, 0, array).astype(np.float32)) / 255)
+    assert torch.equal(train[3][1], x[3] * 255)
+
+
+def test_floats_without_nan_are_complete(npy):
+    path, array = npy(50, 12, 8, dtype=np.float32)
+    train, test = load_images(path)
+    assert train.observed is test.observed is None and train.known and train.mapped
+    np.save(path.with_name('bytes.npy'), array.astype(np.uint8))
+    assert train.checksum() == load_images(path.with_name('bytes.npy'))[0].checksum()
+
+
+def test_the_checksum_sees_fractions_and_what_is_missing(npy):
+    path, array = npy(50, 12, 8, dtype=np.float32)
+    array[0, 0, :3] = 0
+    checksums = []
+    for value in (0, 0.25, np.nan):
+        array[0, 0, 0] = value
+        np.save(path, array)
+        checksums.append(load_images(path)[0].checksum())
+    assert len(set(checksums)) == 3
+
+
+@pytest.mark.parametrize('value', [-1, 255.5, np.inf, -np.inf])
+def test_floats_that_are_no_pixels(npy, value):
+    path, array = npy(1500, 4, 4, dtype=np.float32)
+    array[1200, 2, 1], array[3, 0, 0] = value, np.nan
+    np.save(path, array)
+    with pytest.raises(UserError, match=f'expected pixels in 0-255 in .*npy, .* got {value} in image 1201;'):
+        load_images(path)
+
+
+# ------------------------------------------------------------------------------------------------ counts
+
+
 @pytest.mark.parametrize(
     'n_train, n_test, expected',
     [
@@ -63,7 +112,14 @@ def test_counts_of_an_array(npy, n_train, n_test, expected):
 @pytest.mark.parametrize(
     'shape, dtype, n_train, n_test, message',
     [
-        ((9, 4, 4), np.float32, None, None, r'expected uint8 images .* got float32 \[9, 4, 4\]'),
+        (
+            (9, 4, 4),
+            np.int64,
+            None,
+            None,
+            r'expected images .* got int64 \[9, 4, 4\]; convert them with numpy',
+        ),
+        ((9, 4, 4), '>f4', None, None, r'got >f4 \[9, 4, 4\]'),
         ((9, 16), np.uint8, None, None, r'got uint8 \[9, 16\]'),
         ((9, 4, 4, 2), np.uint8, None, None, r'got uint8 \[9, 4, 4, 2\]'),
         ((9, 0, 4), np.uint8, None, None, r'got uint8 \[9, 0, 4\]'),
@@ -141,5 +197,5 @@ def test_no_file(tmp_path, got):
 def test_an_array_is_no_other_data_set(npy, tmp_path):
     path, _ = npy(9, 4, 4)
     for data_path, name in ((path, 'mnist'), (tmp_path, 'npy')):
-        with pytest.raises(UserError, match='expected --dataset npy with a .npy file'):
+        with pytest.raises(UserError, match='expected --dataset npy with a .npy or .npz file'):
             load_images(data_path, name)
