@@ -39,8 +39,8 @@ def pool(x: Tensor) -> Tensor:
 
 
 def pool_observed(x: Tensor, observed: Tensor) -> tuple[Tensor, Tensor]:
-    """As pool, of images that are 0 where a pixel is missing: means of the observed pixels [B, 784], and where
-    there are any, bool [B, 784]."""
+    """As pool, of images that are 0 where a pixel is missing: means of the observed pixels [B, 784], and
+    where there are any, bool [B, 784]."""
     share = pool(observed.float())
     return pool(x) / share.clamp_min(1e-6), share > 0
 
