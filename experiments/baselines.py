@@ -19,8 +19,8 @@ NEIGHBOURS = 5
 CANDIDATES = 1000  # nearest training images, among which a pixel's neighbours are looked for
 PREDICTORS = 50  # pixels that IterativeImputer predicts a pixel from
 ROUNDS = 5  # over all pixels, of IterativeImputer
-SHRINKAGES = (0.2, 0.1, 0.05, 0.025, 0.0125)  # of soft-impute, shares of the largest singular value
-ITERATIONS = 20  # of soft-impute, for each shrinkage
+SHRINKAGES = (0.1, 0.05, 0.025, 0.0125, 0.00625)  # of soft-impute, shares of the largest singular value
+ITERATIONS = 30  # of soft-impute, for each shrinkage
 
 
 def pixel_means(train: np.ndarray) -> np.ndarray:
@@ -110,8 +110,9 @@ def soft_impute(x: np.ndarray, z: np.ndarray, shrinkage: float) -> tuple[np.ndar
 
     Returns z, its singular values [R] above 0 and its right singular vectors [F, R].
     """
-    missing = np.isnan(x)
-    for _ in range(ITERATIONS):
+    missing, last = np.isnan(x), z
+    for i in range(ITERATIONS):
+        z, last = z + i / (i + 3) * (z - last), z  # Nesterov's momentum: a third of the iterations
         filled = np.where(missing, z, x)
         squares, vectors = np.linalg.eigh(filled.T @ filled)  # faster than a singular value decomposition
         singular = np.sqrt(squares.clip(0))
@@ -132,14 +133,14 @@ def impute_soft(train, test, seed, shape):
     held_out = ~np.isnan(centred) & (np.random.default_rng(seed).random(centred.shape) < 0.1)
     largest = np.linalg.norm(np.nan_to_num(centred), 2)
 
-    rest, z, errors = np.where(held_out, np.nan, centred), np.zeros_like(centred), []
+    rest, z, best = np.where(held_out, np.nan, centred), np.zeros_like(centred), np.inf
     for share in SHRINKAGES:
-        z, _, _ = soft_impute(rest, z, share * largest)  # from the last z: a few iterations do
-        errors.append(np.square((z - centred)[held_out]).sum())
-    z = np.zeros_like(centred)
-    for share in SHRINKAGES[: np.argmin(errors) + 1]:
-        shrinkage = share * largest
-        z, singular, vectors = soft_impute(centred, z, shrinkage)
+        z, _, _ = soft_impute(rest, z, share * largest)
+        error = np.square((z - centred)[held_out]).sum()
+        if error > best:  # and so it goes on with less shrinkage
+            break
+        best, shrinkage = error, share * largest
+    _, singular, vectors = soft_impute(centred, np.zeros_like(centred), shrinkage)
     loadings = vectors * np.sqrt(singular)  # [F, R]; the penalty of z becomes one of its coordinates
 
     imputed = np.empty_like(test)
