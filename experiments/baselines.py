@@ -86,7 +86,7 @@ def impute_iterative(train, test, seed, shape):
     PREDICTORS of them, drawn by their correlation, and fitted to FITTED_IMAGES images: all would take hours.
     """
     from sklearn.exceptions import ConvergenceWarning
-    from sklearn.experimental import enable_iterative_imputer  # noqa: F401: without it the next line fails
+    from sklearn.experimental import enable_iterative_imputer  # noqa: F401 (the next line needs it)
     from sklearn.impute import IterativeImputer
 
     imputer = IterativeImputer(
@@ -160,7 +160,8 @@ def impute_ppca(train, test, seed, shape):
         z, factor = model.posterior(part, ~part.isnan())
         completed.append(model.complete(part, ~part.isnan()))
         # A pixel's variance is that of the noise plus that of z, along the pixel's loadings.
-        spread = torch.linalg.solve_triangular(factor, model.loadings.T.expand(len(part), -1, -1), upper=False)
+        loadings = model.loadings.T.expand(len(part), -1, -1)  # [B, R, F]
+        spread = torch.linalg.solve_triangular(factor, loadings, upper=False)
         std.append((model.variance * (1 + spread.square().sum(1))).sqrt())
     return torch.cat(completed).numpy(), torch.cat(std).numpy()
 
