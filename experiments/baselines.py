@@ -16,7 +16,7 @@ from scipy.ndimage import distance_transform_edt
 from training.completion import FITTED_IMAGES, fit_ppca
 
 NEIGHBOURS = 5
-CANDIDATES = 1000  # nearest training images, among which a pixel's neighbours are looked for
+CANDIDATES = 300  # nearest training images, among which a pixel's neighbours are looked for
 PREDICTORS = 50  # pixels that IterativeImputer predicts a pixel from
 ROUNDS = 5  # over all pixels, of IterativeImputer
 SHRINKAGES = (0.1, 0.05, 0.025, 0.0125, 0.00625)  # of soft-impute, shares of the largest singular value

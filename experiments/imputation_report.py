@@ -102,14 +102,13 @@ def settings_of(rows: list[dict]) -> list[tuple[str, float]]:
 
 def collect(rows: list[dict], measure: str) -> dict[str, dict[tuple[str, float], list[float]]]:
     """The values of a measure by label and setting, those of the seeds with the worst one first."""
+    _, decimals, badness = MEASURES[measure]
     values = {}
     for row in sorted(rows, key=lambda row: LABELS.index(row['label'])):
         if row.get(measure) is not None:
-            setting = row['kind'], row['rate']
-            values.setdefault(row['label'], {}).setdefault(setting, []).append(row[measure])
-    for of_label in values.values():
-        for found in of_label.values():
-            found.sort(key=MEASURES[measure][2], reverse=True)
+            found = values.setdefault(row['label'], {}).setdefault((row['kind'], row['rate']), [])
+            found.append(round(row[measure], decimals))  # what reads the same is the same
+            found.sort(key=badness, reverse=True)
     return values
 
 
@@ -129,7 +128,7 @@ def title(rows: list[dict]) -> str:
 
 def setting_label(setting: tuple[str, float]) -> str:
     kind, rate = setting
-    return f'{100 * rate:g}%' if kind == 'pixels' else kind
+    return f'{100 * rate:g}%' if kind == 'pixels' else f'a block ({100 * rate:g}%)'
 
 
 def table(rows: list[dict], measure: str) -> str:
@@ -138,13 +137,11 @@ def table(rows: list[dict], measure: str) -> str:
     values, settings = collect(rows, measure), settings_of(rows)
     if not values:
         return ''
-    best = {}  # by setting; the true images are no competitor, and seconds no competition
-    for setting in settings:
-        worst = [
-            of[setting][0] for label, of in values.items() if setting in of and label != METHODS['truth']
-        ]
-        if worst and measure != 'seconds':
-            best[setting] = min(worst, key=badness)
+    competing = [of for label, of in values.items() if label != METHODS['truth'] and measure != 'seconds']
+    best = {
+        setting: min((of[setting][0] for of in competing if setting in of), key=badness, default=None)
+        for setting in settings
+    }
     lines = [f'| {heading} | {" | ".join(map(setting_label, settings))} |']
     lines.append('| --- |' + ' --- |' * len(settings))
     for label, of_label in values.items():
@@ -170,6 +167,16 @@ def tables(rows: list[dict]) -> str:
 # ---------------------------------------------------------------------------------------------- plots
 
 
+def spread_out(places: list[float], gap: float) -> np.ndarray:
+    """Ascending places, moved apart until neighbours are almost `gap` from each other."""
+    places = np.array(places)
+    for _ in range(200):
+        overlap = np.maximum(gap - np.diff(places), 0) / 2
+        places[:-1] -= overlap / 2
+        places[1:] += overlap / 2
+    return places
+
+
 def draw_rmse(rows: list[dict], file_name: Path):
     """RMSE against the share of missing pixels, a panel for each data set, a line for each method."""
     panels = by_data([row for row in rows if row['kind'] == 'pixels'])
@@ -184,13 +191,12 @@ def draw_rmse(rows: list[dict], file_name: Path):
             style = dict(color=COLOURS.get(label, '0.5'), linestyle=':' if label in PUBLISHED else '-')
             ax.plot(x, y, marker='o', markersize=4, linewidth=2 if label in COLOURS else 1.2, **style)
             ends.append((y[-1], x[-1], label))
-        # Labels at the right, from below, moved up where they would overlap.
-        place, gap = -1, 0.042 * np.ptp(ax.get_ylim())
-        right = max(x for _, x, _ in ends) + 0.03
-        for y, x, label in sorted(ends):
-            place = max(y, place + gap)
+        ends.sort()
+        right = max(x for _, x, _ in ends) + 0.05
+        places = spread_out([y for y, _, _ in ends], gap=0.042 * np.ptp(ax.get_ylim()))
+        for (y, x, label), place in zip(ends, places):
             colour = COLOURS.get(label, '0.35')
-            line = dict(arrowstyle='-', color=colour, linewidth=0.5, shrinkA=0, shrinkB=3)
+            line = dict(arrowstyle='-', color=colour, linewidth=0.5, shrinkA=0, shrinkB=3, relpos=(0, 0.5))
             text = dict(color=colour, va='center', fontsize=9, annotation_clip=False)
             ax.annotate(label, (x, y), (right, place), arrowprops=line, **text)
         rates = sorted({row['rate'] for row in rows_of_data})
@@ -202,33 +208,36 @@ def draw_rmse(rows: list[dict], file_name: Path):
 
 
 def draw_pictures(rows: list[dict], out: Path, file_name: Path):
-    """The same test images of a data set for each setting: what is observed, completed by the VAD, and
-    completed by the simple imputer that has the lowest RMSE."""
-    seed, strips = min(row['seed'] for row in rows), []  # (label, images [8, H, W, 3])
+    """The same test images of a data set at each setting: the truth, what is observed, completed by the VAD,
+    and completed by the simple imputer that has the lowest RMSE there."""
+    seed = min(row['seed'] for row in rows)
+    panels = {}  # by setting: labels, and images [8, H, W, 3] of each
     for setting in settings_of(rows):
         here = [row for row in rows if (row['kind'], row['rate'], row['seed']) == (*setting, seed)]
         rmse = {row['method']: row['rmse_missing'] for row in here if 'rmse_missing' in row}
-        best = min(BASELINES.keys() & rmse.keys(), key=rmse.get, default=None)
-        for i, method in enumerate(m for m in ('vad', best) if m in rmse):
-            path = out / 'cells' / f'{cell_name(rows[0]["data"], *setting, method, seed)}.npy'
-            true, observed, completed = np.load(path)[..., None].repeat(3, -1)  # [8, H, W, 3]
-            if not strips:
-                strips.append(('truth', true))
-            if i == 0:
-                hidden = np.where(np.isnan(observed), LIGHT_BLUE, observed)
-                strips.append((f'{setting_label(setting)} missing', hidden))
-            strips.append((METHODS[method], completed))
-    if not strips:
+        best = min((method for method in rmse if method in BASELINES), key=rmse.get, default=None)
+        for method in ('vad', best):
+            if method in rmse:
+                path = out / 'cells' / f'{cell_name(rows[0]["data"], *setting, method, seed)}.npy'
+                true, observed, completed = np.load(path)[..., None].repeat(3, -1)
+                observed = np.where(np.isnan(observed), LIGHT_BLUE, observed)
+                panel = panels.setdefault(setting, {'truth': true, 'observed': observed})
+                panel[METHODS[method]] = completed
+    if not panels:
         return
-    height, width = strips[0][1].shape[1:3]
-    padded = [np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1) for _, images in strips]
-    picture = np.concatenate([np.concatenate(list(images), 1) for images in padded])
-    fig, ax = plt.subplots(figsize=(7, 7 * len(picture) / picture.shape[1] * 0.75), layout='constrained')
-    ax.imshow(picture, interpolation='nearest')
-    ax.set(xticks=[], title=title(rows))
-    ax.set_yticks([(height + 2) * (i + 0.5) for i in range(len(strips))], [label for label, _ in strips])
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    lines = -(-len(panels) // 2)
+    fig, axes = plt.subplots(lines, 2, figsize=(12, 2.7 * lines), layout='constrained', squeeze=False)
+    for ax in axes.flat:
+        ax.axis('off')
+    for ax, (setting, panel) in zip(axes.flat, panels.items()):
+        framed = [np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=1) for x in panel.values()]
+        ax.axis('on')
+        ax.imshow(np.concatenate([np.concatenate(list(images), 1) for images in framed]))
+        height = framed[0].shape[1]
+        ax.set_yticks([height * (i + 0.5) for i in range(len(panel))], panel)
+        ax.set(xticks=[], title=f'{setting_label(setting)} missing')
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
     save_figure(fig, file_name)
 
 
