@@ -162,7 +162,7 @@ class Comparison:
             'coverage_90': graded.get('coverage_90'),
             'crps': graded.get('test_crps'),
         }
-        file = run_dir.with_suffix('.npz')
+        file = Path(f'{run_dir}.npz')
         run_script('impute.py', run_dir, '--out', file)
         with np.load(file) as arrays:
             completed = arrays['mean'].reshape(self.true.shape) / 255
