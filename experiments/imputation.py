@@ -241,11 +241,11 @@ def main():
             f'expected --out to be a new folder or one of this command, got {out}, which holds other things; '
             f'name another'
         )
-    cells.mkdir(parents=True, exist_ok=True)
-    with lock_folder(out):
-        if not options.report:
+    if not options.report:
+        cells.mkdir(parents=True, exist_ok=True)
+        with lock_folder(out):
             compare(options)
-        write_report(out)
+    write_report(out)  # also of what another process is computing
 
 
 if __name__ == '__main__':
