@@ -12,7 +12,12 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent.parent
 NAMES = ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate')
 SCRIPTS = {FOLDER / f'{name}.py' for name in NAMES}
-MODULES = {'experiments.classify', 'benchmarks.step', 'benchmarks.whole_run'}  # run by python -m
+MODULES = {
+    'experiments.classify',
+    'experiments.imputation',
+    'benchmarks.step',
+    'benchmarks.whole_run',
+}  # run by python -m
 
 
 def is_command() -> bool:
