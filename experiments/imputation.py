@@ -25,6 +25,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from evaluation import NEIGHBOURS
 from experiments.baselines import BASELINES
 from experiments.imputation_report import METHODS, cell_name, read_entries, read_rows, write_report
+from imputation import impute
 from training import (
     ImageDataset,
     UserError,
@@ -33,6 +34,7 @@ from training import (
     flag,
     is_finished,
     load_images,
+    load_run,
     lock_folder,
     parse_flags,
     run_command,
@@ -145,29 +147,29 @@ class Comparison:
     def run_system(
         self, method: str, kind: str, rate: float, seed: int, run_dir: Path
     ) -> tuple[np.ndarray, dict]:
-        """Completed test images [M, F] in 0-1 and results of one of SYSTEMS: its script trains it in run_dir,
-        and impute.py completes the images."""
+        """Completed test images [M, F] in 0-1 and results of one of SYSTEMS, which its script trains in
+        run_dir."""
         script, *arguments = SYSTEMS[method]
         arguments += ['--missing', rate, '--missing-kind', kind, '--seed', seed, '--run-dir', run_dir]
         arguments += ['--data-path', self.data_path, '--dataset', self.dataset]
         arguments += ['--n-train', len(self.train_set), '--n-test', len(self.test_set)]
         if not is_finished(run_dir):
             run_script(script, *arguments, *(['--resume'] if run_dir.exists() else []))
-        names = 'test_rmse_missing', 'train_seconds', 'test_seconds'
-        graded = read_entries(run_dir / 'results.json', names)
-        results = {
-            'seconds': graded['train_seconds'] + graded['test_seconds'],
-            'rmse_missing': graded['test_rmse_missing'],
-            'rmse_missing_encoder': graded.get('test_rmse_missing_encoder'),
-            'coverage_90': graded.get('coverage_90'),
-            'crps': graded.get('test_crps'),
-        }
-        file = Path(f'{run_dir}.npz')
-        run_script('impute.py', run_dir, '--out', file)
-        with np.load(file) as arrays:
-            completed = arrays['mean'].reshape(self.true.shape) / 255
-        file.unlink()  # up to hundreds of MB, and impute.py can make it again
-        return completed, results
+        trained = load_run(run_dir)
+        test_set, started = self.test_set.hide_pixels(kind, rate, seed, 1), time.monotonic()
+        completed = impute(trained, test_set)
+        seconds = read_entries(run_dir / 'results.json', ('train_seconds',))['train_seconds']
+        results = {'seconds': round(seconds + time.monotonic() - started, 1), **columns(completed.grades)}
+        if trained.model.encoder:  # the usual way: its posteriors as they are
+            usual = columns(impute(trained, test_set, fit=False).grades)
+            results |= {f'{name}_encoder': value for name, value in usual.items()}
+        return completed.mean.flatten(1).numpy() / 255, results
+
+
+def columns(grades: dict) -> dict:
+    """The grades of imputation.impute, by the names of experiments.imputation_report.MEASURES."""
+    names = {'rmse_missing': 'test_rmse_missing', 'coverage_90': 'coverage_90', 'crps': 'test_crps'}
+    return {name: grades[theirs] for name, theirs in names.items()}
 
 
 def incomplete(images: ImageDataset) -> np.ndarray:

@@ -44,16 +44,20 @@ def sums(predictive: Predictive, x: Tensor, missing: Tensor) -> Tensor:
     return torch.stack([term.double().sum() for term in terms])
 
 
-def impute(trained: TrainedRun, dataset: ImageDataset, m: int = 0) -> Imputation:
+def impute(trained: TrainedRun, dataset: ImageDataset, m: int = 0, fit: bool = True) -> Imputation:
     """Complete images under a trained model, m times besides the conditional mean.
+
+    Latents are fitted to the observed pixels of the images and of their shifted copies. Copies are completed
+    with errors of their own, of which the mean over an image and its copies has fewer. fit: False for the
+    usual way with an encoder: its posterior of the image, as it is.
 
     The grades are the root mean squared error of the conditional mean in 0-1 (test_rmse_missing of missing
     pixels, test_rmse_observed of observed ones); of the missing pixels the share inside intervals of 90%
     (coverage_90), and the continuous ranked probability score (test_crps). They are None where the truth is
     not known.
     """
-    latents, _ = infer_latents(trained, dataset, refine=True, copies=True, label='imputing')
-    noise, k = measure_noise(trained, dataset), max(DRAWS, 4 * m)
+    latents, _ = infer_latents(trained, dataset, refine=fit, copies=fit, label='imputing')
+    noise, k = measure_noise(trained, dataset, fit), max(DRAWS, 4 * m)
     means, stds, draws, total = [], [], [], torch.zeros(6, dtype=torch.float64)
     for predictive in predict(trained, dataset, latents, noise, k):
         x, observed = originals(dataset, predictive.index.cpu())

@@ -125,10 +125,10 @@ def decode_chunks(
     """Of one chunk of images after another: their indices [B], decoded draws [K, B, *shape] in 0-1, and the
     weights [K, B] of these; K is about k.
 
-    latents: [len(images), K], of the images and their shifted copies. An equal share of the draws is of each
-    copy, shifted back. label: of the progress bar.
+    latents: [n, K] or [len(images), K], of the images, or of these and their shifted copies. An equal share
+    of the draws is of each copy, shifted back. label: of the progress bar.
     """
-    copies = len(images) // images.n
+    copies = len(latents) // images.n
     k = -(-k // copies)
     size = max(1, 784 * CHUNK // images.X[0].numel())
     with tqdm(total=images.n, desc=label, disable=None, leave=False, unit='image') as progress:
@@ -148,8 +148,8 @@ def decode_chunks(
             progress.update(len(index))
 
 
-def measure_noise(trained: TrainedRun, dataset: ImageDataset) -> Noise:
-    """The noise of predictions for images like those of dataset.
+def measure_noise(trained: TrainedRun, dataset: ImageDataset, fit: bool = True) -> Noise:
+    """The noise of predictions for images like those of dataset. fit: see complete.impute.
 
     A tenth of their observed pixels is hidden, latents are fitted to the rest, and the hidden pixels are
     compared with what is predicted for them. In each bin of predicted values the noise is so large that nine
@@ -161,7 +161,7 @@ def measure_noise(trained: TrainedRun, dataset: ImageDataset) -> Noise:
     generator = torch.Generator().manual_seed(fold(noise_key(trained.config.seed, IMPUTE)))
     hidden = observed & (torch.rand(x.shape, generator=generator) < HIDDEN)
     fewer = ImageDataset(255 * x, torch.zeros(len(x)), dataset.name, observed=observed & ~hidden)
-    latents, _ = infer_latents(trained, fewer, refine=True, copies=True, label='measuring the noise')
+    latents, _ = infer_latents(trained, fewer, refine=fit, copies=fit, label='measuring the noise')
     images, means, variances = Images(fewer, latents.device), [], []
     for _, draws, weights in decode_chunks(trained, images, latents, DRAWS, 'measuring the noise'):
         means.append(weighted_mean(weights, draws).cpu())
