@@ -5,11 +5,8 @@ Usage:
     python impute.py runs/mine --data-path images.npz --out completed.npz
 """
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from evaluation import draw_imputed
 from imputation import impute
@@ -26,7 +23,7 @@ from training import (
     parse_flags,
     run_command,
     whole_number,
-    write_atomically,
+    write_arrays,
 )
 
 
@@ -69,7 +66,7 @@ def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
             f'train_vad.py, train_ad.py, train_vae.py or train_ae.py'
         )
     if options.data_path:
-        dataset, place = load_file(options.data_path), options.data_path
+        dataset, place = load_file(Path(options.data_path)), options.data_path
     else:
         place = find_data(options.run, None)
         _, dataset = load_split(trained.config.replace(data_path=place))
@@ -92,12 +89,10 @@ def main():
     trained = load_run(options.run, options.device)
     dataset = find_images(trained, options)
     completed = impute(trained, dataset, options.draws)
-    arrays = {name: getattr(completed, name).numpy() for name in ('mean', 'std', 'draws')}
+    arrays = {name: getattr(completed, name) for name in ('mean', 'std', 'draws')}
     if len(dataset.shape) == 3:  # in files the channels come last
-        arrays = {name: np.moveaxis(array, -3, -1) for name, array in arrays.items()}
-    content = io.BytesIO()  # np.savez does not say why it cannot write to a file
-    np.savez(content, **arrays)
-    write_atomically(options.out, lambda path: path.write_bytes(content.getbuffer()))
+        arrays = {name: array.movedim(-3, -1) for name, array in arrays.items()}
+    write_arrays(options.out, **{name: array.numpy() for name, array in arrays.items()})
     picture = options.out.with_name('imputed.png')
     draw_imputed(picture, dataset, completed)
     print(f'{len(dataset)} images completed: {options.out}; some of them: {picture}')

@@ -54,7 +54,7 @@ SYSTEMS = {
     'ad': ['train_ad.py'],
     'vad': ['train_vad.py'],
     'vae': ['train_vae.py'],
-    'miwae': ['train_vae.py', '--importance-samples', '20'],
+    'miwae': ['train_vae.py', '--importance-samples', '5'],
 }
 BLOCKS = 'blocks', 0.25  # what --rates blocks stands for: a 14 x 14 block of 28 x 28
 CLASSIFIED = 10_000  # training images that the classifier is fitted to, at most

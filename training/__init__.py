@@ -25,5 +25,5 @@ from training.gan_trainer import GANTrainer
 from training.regularisation import hold_out, zero_weights
 from training.loop import fit
 from training.inference import INFER_LR, fit_latents, infer_latents, refine_latents
-from training.files import checksum, read_json, write_array, write_atomically, write_json
+from training.files import checksum, read_json, write_array, write_arrays, write_atomically, write_json
 from training.checkpoints import read_metrics

@@ -67,6 +67,13 @@ def write_array(path: str | Path, array: np.ndarray):
     write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
+def write_arrays(path: str | Path, **arrays: np.ndarray):
+    """Write a .npz file."""
+    content = io.BytesIO()  # np.savez does not say why it cannot write to a file
+    np.savez(content, **arrays)
+    write_atomically(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+
+
 def read_json(path: str | Path) -> dict:
     """The object in a JSON file. UserError: there is none, or it cannot be read as one."""
     try:

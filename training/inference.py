@@ -83,7 +83,7 @@ def refine_latents(model: nn.Module, latents: Tensor, images: Images, config: Co
 def infer_latents(
     trained: TrainedRun,
     dataset: ImageDataset,
-    passes: int = INFER_PASSES,
+    passes: int | None = None,
     refine: bool = False,
     copies: bool = False,
     label: str = 'fitting test latents',
@@ -91,7 +91,7 @@ def infer_latents(
     """Latents [n, K] of new images under a trained model (a runs.TrainedRun), and the seconds that it took.
 
     They are the encoder's; without an encoder they start at the linear map's, and are fitted in so many
-    passes. refine: fit the posteriors that an encoder gives, too. copies: of the shifted copies too, after
+    passes (None: INFER_PASSES). refine: fit the posteriors that an encoder gives, too. copies: of the shifted copies too, after
     the images', [len(images), K]. label: of the progress bar. Images of which nothing is observed have the
     prior's.
     """
@@ -107,6 +107,7 @@ def infer_latents(
             completion = decoded_completion(model, trained.latents, config.obs_std)
         latents = apply_warm_start(trained.warm_start, images, local_index, completion)
     if not model.encoder or refine and model.dist:
+        passes = INFER_PASSES if passes is None else passes
         latents = fit_latents(model, latents, images, config, INFER, passes, INFER_LR, label)
     if images.observed is not None:
         seen = [images[index][1].flatten(1).any(1) for index in local_index.split(CHUNK)]  # bool [B] each

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent
-NAMES = ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate')
+NAMES = ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute')
 SCRIPTS = {FOLDER / f'{name}.py' for name in NAMES}
 MODULES = {
     'experiments.classify',

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from experiments import imputation
 from experiments.imputation_report import rows_to_show, table
@@ -25,27 +26,31 @@ def compare(command, csv_dir, tmp_path):
 
 @pytest.fixture
 def scripts(monkeypatch):
-    """Stand-ins for the scripts; the list of commands that were run, each a list without the interpreter.
+    """Stand-ins for the scripts and for imputation; the list of commands that were run, each a list without
+    the interpreter.
 
-    A trained run has an RMSE of 0.01, and 0.02 by an encoder alone; impute.py writes images of zeros.
+    Completed images are black, with an RMSE of 0.01, and of 0.02 by an encoder alone.
     """
     commands = []
 
     def run(command, **options):
         script, arguments = command[1].rpartition('/')[2], command[2:]
         commands.append([script, *arguments])
-        if script == 'impute.py':
-            np.savez(arguments[-1], mean=np.zeros((40, 28, 28), np.float32))
-        else:
-            run_dir = imputation.Path(arguments[arguments.index('--run-dir') + 1])
-            run_dir.mkdir(parents=True, exist_ok=True)
-            results = {'test_rmse_missing': 0.01, 'test_rmse_observed': 0.05, 'coverage_90': 0.88}
-            results |= {'test_crps': 0.03, 'train_seconds': 3.0, 'test_seconds': 2.0}
-            results |= {'test_rmse_missing_encoder': 0.02} if script == 'train_vae.py' else {}
-            (run_dir / 'results.json').write_text(json.dumps(results))
+        run_dir = imputation.Path(arguments[arguments.index('--run-dir') + 1])
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / 'results.json').write_text(json.dumps({'train_seconds': 3.0}))
         return SimpleNamespace(returncode=0, stderr='')
 
+    def impute(trained, test_set, fit=True):
+        grades = {'test_rmse_missing': 0.01 if fit else 0.02, 'coverage_90': 0.88, 'test_crps': 0.03}
+        return SimpleNamespace(mean=torch.zeros_like(test_set.X), grades=grades)
+
+    def load_run(run_dir):
+        return SimpleNamespace(model=SimpleNamespace(encoder='vae' in run_dir.name))
+
     monkeypatch.setattr(imputation.subprocess, 'run', run)
+    monkeypatch.setattr(imputation, 'impute', impute)
+    monkeypatch.setattr(imputation, 'load_run', load_run)
     return commands
 
 
@@ -61,7 +66,7 @@ def test_results_tables_and_plots(compare, scripts, tmp_path, names):
     assert set(rows) == {(method, rate) for method in methods for rate in (0.3, 0.6, 0.25)}
     assert rows['truth', 0.3]['accuracy'] >= rows['zeros', 0.6]['accuracy']
     assert rows['nearest', 0.3]['rmse_missing'] < rows['mean', 0.3]['rmse_missing'] < 1
-    assert rows['vad', 0.3]['crps'] == 0.03 and rows['vad', 0.3]['seconds'] == 5
+    assert rows['vad', 0.3]['crps'] == 0.03 and rows['vad', 0.3]['seconds'] >= 3
     plots = {'rmse.png', 'pictures_fashion-mnist.png'}
     assert names(tmp_path / 'out') == {'cells', 'runs', 'results.json', 'tables.md', *plots}
     text = (tmp_path / 'out' / 'tables.md').read_text()
@@ -73,13 +78,9 @@ def test_results_tables_and_plots(compare, scripts, tmp_path, names):
 def test_systems_run_as_users_run_them(compare, scripts, csv_dir, tmp_path):
     assert compare('--methods', 'miwae', '--rates', 'blocks', '--seeds', '2')[0] == 0
     run = tmp_path / 'out' / 'runs' / 'fashion-mnist-blocks-0.25-miwae-seed2'
-    flags = f'--importance-samples 20 --missing 0.25 --missing-kind blocks --seed 2 --run-dir {run}'
+    flags = f'--importance-samples 5 --missing 0.25 --missing-kind blocks --seed 2 --run-dir {run}'
     data = f'--data-path {csv_dir} --dataset fashion-mnist --n-train 64 --n-test 40'
-    assert scripts == [
-        ['train_vae.py', *flags.split(), *data.split()],
-        ['impute.py', str(run), '--out', f'{run}.npz'],
-    ]
-    assert not any(path.suffix == '.npz' for path in run.parent.iterdir())
+    assert scripts == [['train_vae.py', *flags.split(), *data.split()]]
 
 
 def test_all_methods_see_the_same_pixels(compare, tmp_path):
@@ -110,9 +111,9 @@ def test_it_goes_on_where_it_stopped(compare, scripts, tmp_path, ctrl_c, monkeyp
     status, out, err = compare(*flags)
     assert status == 0 and not err
     assert [line.split()[0] for line in out.splitlines()[:-1]] == ['3', '4', '5', '6']
-    assert len(scripts) == 2 * trained  # of seed 1 alone
+    assert trained == 1 and len(scripts) == 2  # of seed 1 alone
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / 'out' / 'cells').iterdir()}
-    assert compare(*flags)[0] == 0 and len(scripts) == 2 * trained
+    assert compare(*flags)[0] == 0 and len(scripts) == 2
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -126,7 +127,7 @@ def test_an_unfinished_run_is_resumed_and_a_finished_one_is_not_trained_again(co
     for path in (tmp_path / 'out' / 'cells').iterdir():
         path.unlink()  # as if it was killed after training
     assert compare(*flags)[0] == 0
-    assert [command[0] for command in scripts] == ['train_ad.py', 'impute.py', 'impute.py']
+    assert [command[0] for command in scripts] == ['train_ad.py']
 
 
 def test_report_alone_computes_nothing(compare, tmp_path, monkeypatch):

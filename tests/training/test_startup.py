@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPTS = [
-    f'{name}.py' for name in ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate')
-]
+NAMES = 'train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute'
+SCRIPTS = [f'{name}.py' for name in NAMES]
 MODULES = ['experiments.classify', 'experiments.imputation', 'benchmarks.step', 'benchmarks.whole_run']
 MODULES += ['kernels.benchmark', 'kernels.compiled']
 COMMANDS = [[script] for script in SCRIPTS] + [['-m', module] for module in MODULES]
