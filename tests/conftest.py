@@ -28,8 +28,8 @@ from threadpoolctl import threadpool_limits  # noqa: E402
 
 from evaluation import frechet  # noqa: E402
 from training.command import run_command  # noqa: E402
-from training.config import VADConfig  # noqa: E402
 from training.data import ImageDataset, read_digits  # noqa: E402
+from training.systems import VADConfig  # noqa: E402
 from training.trainer import Trainer  # noqa: E402
 
 ROOT = Path(__file__).parent.parent

@@ -10,7 +10,8 @@ what other folders use is imported here.
 from training import startup  # first: Ctrl-C during the imports below
 from training.command import flag, parse_flags, pick_device, run_command, whole_number
 from training.errors import NoSuchModel, NotFinite, UserError
-from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig, data_path_flag, device_flag
+from training.config import data_path_flag, device_flag
+from training.systems import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig
 from training.data import DATASETS, ImageDataset, load_file, load_images
 from training.run_folders import SUCCESSOR, check_collection, is_finished, lock_folder, settle
 from training.runs import CHECKSUM, Run, TrainedRun, build_model, check_device, find_data

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from networks import channels_first
 from training.batches import Images
-from training.config import GANConfig
 from training.optimisers import adam_schema, load_adam, one_cycle
 from training.randomness import PRIOR, TRAIN, fold, noise_key
 from training.schema import TensorOf, check
+from training.systems import GANConfig
 from training.trainer import BaseTrainer
 
 # DCGAN's (Radford et al., 2015): a long momentum goes on in directions that no longer pay.

@@ -91,9 +91,9 @@ def infer_latents(
     """Latents [n, K] of new images under a trained model (a runs.TrainedRun), and the seconds that it took.
 
     They are the encoder's; without an encoder they start at the linear map's, and are fitted in so many
-    passes (None: INFER_PASSES). refine: fit the posteriors that an encoder gives, too. copies: of the shifted copies too, after
-    the images', [len(images), K]. label: of the progress bar. Images of which nothing is observed have the
-    prior's.
+    passes (None: INFER_PASSES). refine: fit the posteriors that an encoder gives, too. copies: of the shifted
+    copies too, after the images', [len(images), K]. label: of the progress bar. Images of which nothing is
+    observed have the prior's.
     """
     started = time.perf_counter()
     model, config = trained.model, trained.config

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import networks
-from training.config import ADConfig, AEConfig, Config, GANConfig, VADConfig, VAEConfig
+from training.config import Config
 from training.errors import UserError
 from training.schema import refuse
+from training.systems import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig
 
 SYSTEMS = {system.system: system for system in (ADConfig, VADConfig, AEConfig, VAEConfig, GANConfig)}
 

@@ -3,8 +3,8 @@ import math
 import torch
 
 from evaluation.amortisation import amortisation
-from training.config import VAEConfig
 from training.runs import TrainedRun, build_model
+from training.systems import VAEConfig
 
 
 def test_what_fitting_gains_of_incomplete_images(digits):

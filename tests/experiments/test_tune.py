@@ -10,7 +10,7 @@ import torch
 
 import train_ae
 from training.checkpoints import read_metrics
-from training.config import AEConfig
+from training.systems import AEConfig
 
 
 @pytest.fixture

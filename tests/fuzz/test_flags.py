@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 import evaluate
 import train_vad
-from training.config import VADConfig
 from training.errors import UserError
+from training.systems import VADConfig
 
 COMMANDS = settings(max_examples=settings().max_examples // 2)
 

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 import train_vad
 from training.batches import Images
 from training.checkpoints import save_checkpoint
-from training.config import AEConfig, VADConfig
 from training.data import ImageDataset
 from training.errors import UserError
 from training.loop import fit
 from training.runs import build_model, load_resumable
+from training.systems import AEConfig, VADConfig
 from training.trainer import Trainer
 
 COMMANDS = settings(max_examples=settings().max_examples // 10)

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from training.batches import Images
-from training.config import ADConfig, AEConfig, VADConfig, VAEConfig
 from training.inference import refine_latents
 from training.initialization import fit_warm_start, initialize_latents
 from training.loop import fit
 from training.objective import encode
 from training.regularisation import held_out
 from training.runs import Run, build_model
+from training.systems import ADConfig, AEConfig, VADConfig, VAEConfig
 from training.trainer import Trainer
 
 

@@ -13,10 +13,10 @@ import train_gan
 import train_vad
 import train_vae
 from networks import ARCHITECTURE, DECODERS
-from training.config import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig
 from training.data import ImageDataset
 from training.errors import UserError
 from training.saved_config import SYSTEMS, check_same, config_from_dict
+from training.systems import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig
 
 FILE = Path('run') / 'checkpoint.pt'
 SCRIPTS = {'ad': train_ad, 'vad': train_vad, 'ae': train_ae, 'vae': train_vae, 'gan': train_gan}

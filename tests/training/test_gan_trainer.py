@@ -2,10 +2,10 @@ import torch
 
 from training import gan_trainer
 from training.batches import Images
-from training.config import GANConfig
 from training.gan_trainer import MAX_SHIFT, GANTrainer, shift
 from training.loop import fit
 from training.runs import build_model
+from training.systems import GANConfig
 
 
 def test_shifts_move_images_whole_and_pass_the_gradient():

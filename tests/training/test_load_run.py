@@ -3,9 +3,9 @@ import torch
 
 from training import load_run
 from training.checkpoints import load_checkpoint, save_checkpoint
-from training.config import VADConfig
 from training.errors import UserError
 from training.runs import Run
+from training.systems import VADConfig
 
 
 def test_a_finished_run_has_its_model_latents_and_configuration(run_dir):

@@ -7,10 +7,10 @@ import torch
 
 from training.batches import Images
 from training.checkpoints import load_shares
-from training.config import GANConfig
 from training.errors import UserError
 from training.gan_trainer import GANTrainer
 from training.runs import build_model
+from training.systems import GANConfig
 
 
 @pytest.fixture
