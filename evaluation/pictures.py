@@ -16,7 +16,6 @@ from training import PRIOR, ImageDataset, TrainedRun, noise_key, read_metrics, w
 
 TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
 SHOWN = 16  # images in a row of reconstructions
-IMPUTED = 64  # images completed for imputed.png: more than it shows, for the noise is measured on them
 INTERPOLATED = 10  # images along an interpolation, ends included
 MISSING_COLOUR = (120.0, 160.0, 230.0)  # red, green, blue of a missing pixel
 GRID = 20  # codes along each side of the grid
@@ -293,7 +292,7 @@ def draw_pictures(
         rows += [(name, masked(dataset, SHOWN)), ('decoded', reconstruct(their_latents[:SHOWN]))]
     save_rows(rows, folder / 'reconstructions.png', SHOWN)
     if test_set.observed is not None:
-        some = test_set.part(slice(IMPUTED))
+        some = test_set.part(slice(SHOWN))
         draw_imputed(folder / 'imputed.png', some, impute(trained, some, m=2))
 
     prior = 'the prior' if model.dist else 'N(0, 1)'

@@ -77,6 +77,17 @@ def test_any_number_of_processes_follows_the_same_curve(command, processes, csv_
         assert not list(folder.glob('shares-*'))
 
 
+def test_two_processes_train_on_incomplete_images_as_one_does(command, processes, csv_dir, tmp_path):
+    missing = ['--missing', '0.5', '--run-dir']
+    status, _, err = command(train_vad, '--data-path', csv_dir, *FLAGS, *missing, tmp_path / '1')
+    assert status == 0, err
+    statuses, _, err = processes(2, train_vad, *missing, tmp_path / '2')
+    assert statuses == [0, 0], err
+    torch.testing.assert_close(curve(tmp_path / '2'), curve(tmp_path / '1'), rtol=1e-4, atol=0)
+    one, two = (json.loads((tmp_path / n / 'results.json').read_text()) for n in '12')
+    assert two['test_rmse_missing'] == pytest.approx(one['test_rmse_missing'], rel=1e-2)
+
+
 def test_an_interrupted_run_goes_on_with_another_number_of_processes(command, processes, csv_dir, tmp_path):
     many = ['--epochs', '20', '--dist', 'exponential']
     whole, run, copy = (tmp_path / name for name in ('whole', 'run', 'copy'))
