@@ -21,6 +21,7 @@ PREDICTORS = 50  # pixels that IterativeImputer predicts a pixel from
 ROUNDS = 5  # over all pixels, of IterativeImputer
 SHRINKAGES = (0.1, 0.05, 0.025, 0.0125, 0.00625)  # of soft-impute, shares of the largest singular value
 ITERATIONS = 30  # of soft-impute, for each shrinkage
+RANKS = (10, 20, 40)  # of probabilistic PCA, components
 
 
 def pixel_means(train: np.ndarray) -> np.ndarray:
@@ -32,6 +33,11 @@ def pixel_means(train: np.ndarray) -> np.ndarray:
 def fill(test: np.ndarray, imputed: np.ndarray) -> np.ndarray:
     """test [M, F] with `imputed` [M, F] or [F], limited to 0-1, in the place of its missing numbers."""
     return np.where(np.isnan(test), np.clip(imputed, 0, 1), test).astype(np.float32)
+
+
+def tenth(shape: tuple[int, int], seed: int) -> np.ndarray:
+    """bool [N, F], True for a tenth, to be held out."""
+    return np.random.default_rng(seed).random(shape) < 0.1
 
 
 def impute_zeros(train, test, seed, shape):
@@ -130,7 +136,7 @@ def impute_soft(train, test, seed, shape):
     """
     means = pixel_means(train)
     centred = (train - means)[:FITTED_IMAGES]
-    held_out = ~np.isnan(centred) & (np.random.default_rng(seed).random(centred.shape) < 0.1)
+    held_out = ~np.isnan(centred) & tenth(centred.shape, seed)
     largest = np.linalg.norm(np.nan_to_num(centred), 2)
 
     rest, z, best = np.where(held_out, np.nan, centred), np.zeros_like(centred), np.inf
@@ -152,9 +158,16 @@ def impute_soft(train, test, seed, shape):
 
 
 def impute_ppca(train, test, seed, shape):
-    """Probabilistic PCA, see training/completion.py: also the start of the project's own systems."""
+    """Probabilistic PCA, see training/completion.py. The number of components is the one that is best on a
+    tenth of the observed training pixels, held out."""
     x, x_test = torch.as_tensor(train[:FITTED_IMAGES]), torch.as_tensor(test)
-    model = fit_ppca(x, ~x.isnan())
+    observed = ~x.isnan()
+    rest = observed & ~torch.as_tensor(tenth(x.shape, seed))
+
+    def held_out_error(rank):
+        return (fit_ppca(x, rest, rank).complete(x, rest) - x)[observed].square().sum()  # 0 for the rest
+
+    model = fit_ppca(x, observed, min(RANKS, key=held_out_error))
     completed, std = [], []
     for part in x_test.split(1000):
         z, factor = model.posterior(part, ~part.isnan())

@@ -42,8 +42,8 @@ class ProbabilisticPCA:
         return torch.where(observed, x, (self.mean + z @ self.loadings.T).clamp(0, 1))
 
 
-def fit_ppca(x: Tensor, observed: Tensor) -> ProbabilisticPCA:
-    """The model of incomplete images x [N, F] in 0-1. Numbers that are not observed are not read.
+def fit_ppca(x: Tensor, observed: Tensor, rank: int = RANK) -> ProbabilisticPCA:
+    """The model of incomplete images x [N, F] in 0-1, with at most `rank` components. Numbers that are not observed are not read.
 
     Each loading has a Gaussian prior with a variance of its component's own, which EM estimates too: where
     few numbers are observed, it switches components off that would fit the noise.
@@ -54,7 +54,7 @@ def fit_ppca(x: Tensor, observed: Tensor) -> ProbabilisticPCA:
     mean = torch.where(observed.any(0), mean, mean[observed.any(0)].mean().nan_to_num())
     centred = torch.where(observed, x - mean, 0.0)  # [N, F]
     # The start: principal components of the images with the mean in the place of what is missing.
-    rank = min(RANK, n, x.shape[1])
+    rank = min(rank, n, x.shape[1])
     _, singular, components = torch.linalg.svd(centred, full_matrices=False)  # [min(N, F)], [min(N, F), F]
     loadings = (components[:rank].T * singular[:rank] / (n * share) ** 0.5).contiguous()  # [F, R]
     model = ProbabilisticPCA(mean, loadings, centred.square().mean() / share / 10 + 1e-6)
