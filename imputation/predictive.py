@@ -167,7 +167,8 @@ def measure_noise(trained: TrainedRun, dataset: ImageDataset, fit: bool = True) 
         means.append(weighted_mean(weights, draws).cpu())
         variances.append(weighted_variance(weights, draws).cpu())
     mean, variance = torch.cat(means)[hidden], torch.cat(variances)[hidden]  # [number of hidden pixels]
-    error = (x[hidden] - mean).abs()
+    # Predictions are rounded to grey levels (see samples), which widens an interval by half of one.
+    error = ((x[hidden] - mean).abs() - 0.5 / 255).clamp_min(0)
     bins = min(BINS, len(mean) // BIN_PIXELS)
     if not bins:  # hardly anything is observed
         return Noise(torch.zeros(0), torch.tensor([trained.config.obs_std]))
