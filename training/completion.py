@@ -43,7 +43,8 @@ class ProbabilisticPCA:
 
 
 def fit_ppca(x: Tensor, observed: Tensor, rank: int = RANK) -> ProbabilisticPCA:
-    """The model of incomplete images x [N, F] in 0-1, with at most `rank` components. Numbers that are not observed are not read.
+    """The model of incomplete images x [N, F] in 0-1, with at most `rank` components. Numbers that are not
+    observed are not read.
 
     Each loading has a Gaussian prior with a variance of its component's own, which EM estimates too: where
     few numbers are observed, it switches components off that would fit the noise.
