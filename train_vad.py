@@ -39,9 +39,7 @@ def main():
             trainer = Trainer(model, images, config, latents)
             fit(trainer, run.folder, run.checkpoint)  # decoder and latents, on the negative ELBO
             latents = refine_latents(model, latents, images, config)  # the decoder frozen
-            warm_start = fit_warm_start(
-                model, images, latents, config.obs_std
-            )  # linear, from images to latents
+            warm_start = fit_warm_start(model, images, latents, config.obs_std)  # linear, of new images
             latents = distributed.all_gather(latents[: images.n].clone())  # [N, K], without the copies
             run.save_trained(model, latents=latents, warm_start=warm_start, labels=train_set.y)
             del trainer, latents  # frees the latents of the copies, and Adam's state

@@ -182,7 +182,7 @@ def our_curve(train_set: ImageDataset, test_set: ImageDataset, device: torch.dev
         with tempfile.TemporaryDirectory() as folder:
             fit(trainer, Path(folder))
         latents = refine_latents(model, trainer.latents, images, config)
-        warm_start = fit_warm_start(images, latents, config.obs_std)
+        warm_start = fit_warm_start(model, images, latents, config.obs_std)
         test_latents, _ = infer_latents(TrainedRun(config, model, warm_start=warm_start), test_set, PASSES)
         synchronise(device)
         curve.append((time.perf_counter() - started, course_loss(model, test_set, test_latents)))
