@@ -1,7 +1,7 @@
 """An imputer for users of scikit-learn: it trains a VAD on incomplete rows, and completes rows with it.
 
-    from imputation import VADImputer
-    X_complete = VADImputer(image_shape=(28, 28)).fit_transform(X)  # X [N, 784], NaN where a value is missing
+from imputation import VADImputer
+X_complete = VADImputer(image_shape=(28, 28)).fit_transform(X)  # X [N, 784], NaN where a value is missing
 """
 
 import math
@@ -65,13 +65,13 @@ class VADImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         epochs: passes over the rows in training.
         obs_std: standard deviation of a value given its latents, as a share of the range.
         decoder: as --decoder; None: groupnorm for images whose height and width are multiples of 4, else mlp.
-        image_shape: (H, W), or (H, W, 3) in colour: each row is an image, in the order of
-            images.reshape(N, -1). None: features without neighbourhood.
+        image_shape: (H, W), or (H, W, 3) in colour: a row of X is an image, as in images.reshape(N, -1).
+            None: any features, as one row of pixels.
         random_state: int, RandomState or None. The same int gives the same results.
         device: as --device; None: a GPU if there is one.
 
-    Attributes after `fit`: trained_ (a training.TrainedRun), data_min_ and data_range_ of the observed values,
-    n_features_in_, and feature_names_in_ if X had string names for its columns.
+    Attributes after `fit`: trained_, a training.TrainedRun; data_min_ and data_range_ of the observed values;
+    n_features_in_; feature_names_in_, if the columns of X have names.
     """
 
     def __init__(
@@ -121,12 +121,19 @@ class VADImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        """X [N, features] with the conditional mean in the place of what is missing."""
+        """X [N, features] with the conditional mean in the place of what is missing.
+
+        It is estimated from random draws, whose seed is that of `fit`. They depend on a row's place among the
+        incomplete rows, by much less than the error of the mean.
+        """
         return self._complete(X, 0)[0]
 
     def sample(self, X, n_draws):
-        """n_draws imputations of X, [n_draws, N, features], for multiple imputation: draws of what is missing,
-        on a grid of 256 values in the training range. Their noise is measured on X."""
+        """n_draws imputations of X [N, features], for multiple imputation: [n_draws, N, features].
+
+        What is filled in is one of 256 values in the training range. Its noise is measured on X: give all
+        rows at once. The same call gives the same draws.
+        """
         check_scalar(n_draws, 'n_draws', Integral, min_val=1)
         return self._complete(X, n_draws)[1]
 
@@ -160,7 +167,8 @@ class VADImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if self.image_shape is None:
             return 1, self.n_features_in_
         shape = tuple(map(int, np.ravel(self.image_shape)))
-        if len(shape) not in (2, 3) or shape[2:] not in ((), (3,)) or math.prod(shape) != self.n_features_in_:
+        right = len(shape) == 2 or len(shape) == 3 and shape[2] == 3
+        if not right or min(shape) < 1 or math.prod(shape) != self.n_features_in_:
             raise ValueError(
                 f'expected image_shape (H, W) or (H, W, 3) of {self.n_features_in_} values, as many as X has '
                 f'features, got {self.image_shape}; name the shape of your images'
