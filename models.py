@@ -141,8 +141,14 @@ class VariationalAutoDecoder(AutoDecoder):
         seed: int = 0,
     ):
         super().__init__(latent_dim, decoder, shape)
-        self.dist, self.family, self.seed, self.calls = dist, kernels.family(dist), seed, 0
+        self.dist, self.seed, self.calls = dist, seed, 0
         self.params_per_dim = len(self.family.parameters)
+
+    @property
+    def family(self):
+        """The kernels.Family of the posteriors, whose functions cannot be pickled: a model that kept it could
+        not be either."""
+        return kernels.family(self.dist)
 
     def code(self, z: Tensor) -> Tensor:
         return self.family.code(z)

@@ -7,3 +7,11 @@ for users of scikit-learn.
 
 import training  # before PyTorch, see training/startup.py
 from imputation.complete import Imputation, grade_imputation, impute
+
+
+def __getattr__(name):
+    if name == 'VADImputer':  # here: scikit-learn takes a second to import, and the commands do without
+        from imputation.imputer import VADImputer
+
+        return VADImputer
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
