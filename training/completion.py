@@ -58,7 +58,8 @@ def fit_ppca(x: Tensor, observed: Tensor, rank: int = RANK) -> ProbabilisticPCA:
     rank = min(rank, n, x.shape[1])
     _, singular, components = torch.linalg.svd(centred, full_matrices=False)  # [min(N, F)], [min(N, F), F]
     loadings = (components[:rank].T * singular[:rank] / (n * share) ** 0.5).contiguous()  # [F, R]
-    model = ProbabilisticPCA(mean, loadings, centred.square().mean() / share / 10 + 1e-6)
+    # Half of the variance is noise at first. From less, EM would fit the noise where little is observed.
+    model = ProbabilisticPCA(mean, loadings, centred.square().mean() / share / 2 + 1e-6)
     prior = loadings.square().mean(0) + 1e-8  # [R], variances of the loadings
     for _ in range(ITERATIONS):
         # E: the posterior of every image's z.
@@ -70,21 +71,19 @@ def fit_ppca(x: Tensor, observed: Tensor, rank: int = RANK) -> ProbabilisticPCA:
         factor = torch.linalg.cholesky(gram)  # [F, R, R]
         right = torch.where(observed, x - model.mean, 0.0).T @ z  # [F, R]
         loadings = torch.cholesky_solve(right[:, :, None], factor)[:, :, 0]
-        uncertainty = model.variance * torch.cholesky_inverse(factor).diagonal(dim1=1, dim2=2)  # [F, R]
         error = torch.where(observed, x - z @ loadings.T, 0.0)
         mean = torch.where(observed.any(0), error.sum(0) / count, model.mean)
         error = torch.where(observed, error - mean, 0.0)
         squares = (loadings[:, :, None] * loadings[:, None, :]).flatten(1)  # [F, R * R]
         spread = (covariance.flatten(1) @ squares.T * observed).sum()  # of the posteriors, in x
         variance = (error.square().sum() + spread) / observed.sum().clamp_min(1) + 1e-6
-        prior = loadings.square().mean(0) + uncertainty.mean(0) + 1e-8
         # A change of z's scale that leaves the model as it is and gives z the covariance I: EM converges in
         # a few steps with it, and in hundreds without.
         scale = torch.linalg.cholesky(
             second.mean(0).view(rank, rank) + 1e-6 * torch.eye(rank, device=x.device)
         )
         model = ProbabilisticPCA(mean, loadings @ scale, variance)
-        prior = scale.square().T @ prior
+        prior = model.loadings.square().mean(0) + 1e-8
     return model
 
 

@@ -25,6 +25,14 @@ def test_missing_numbers_of_low_rank_data_are_found(low_rank, rate):
     assert error < 0.15 * alone
 
 
+def test_it_holds_at_nine_tenths_missing(digits):
+    x = digits[0].X.flatten(1) / 255
+    observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) >= 0.9
+    error = (fit_ppca(x, observed).complete(x, observed) - x)[~observed].square().mean().sqrt()
+    alone = (x - x.mean(0))[~observed].square().mean().sqrt()  # of the true mean, which EM does not know
+    assert error < alone
+
+
 def test_observed_numbers_stay_as_they_are_and_hidden_ones_are_not_read(low_rank):
     observed = torch.rand(low_rank.shape, generator=torch.Generator().manual_seed(1)) >= 0.5
     results = []
