@@ -5,6 +5,7 @@ from training.batches import Images
 from training.completion import fit_ppca, ppca_of_complete
 from training.initialization import decoded_completion, fit_completion, initialize_latents
 from training.runs import build_model
+from training.sources import read_digits
 
 
 @pytest.fixture
@@ -25,12 +26,12 @@ def test_missing_numbers_of_low_rank_data_are_found(low_rank, rate):
     assert error < 0.15 * alone
 
 
-def test_it_holds_at_nine_tenths_missing(digits):
-    x = digits[0].X.flatten(1) / 255
+def test_it_holds_at_nine_tenths_missing():
+    x = read_digits()[0][0].flatten(1) / 255  # 1,000 images
     observed = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) >= 0.9
     error = (fit_ppca(x, observed).complete(x, observed) - x)[~observed].square().mean().sqrt()
     alone = (x - x.mean(0))[~observed].square().mean().sqrt()  # of the true mean, which EM does not know
-    assert error < alone
+    assert error < 0.42 * alone
 
 
 def test_observed_numbers_stay_as_they_are_and_hidden_ones_are_not_read(low_rank):
