@@ -8,7 +8,7 @@ from torch import Tensor
 from imputation.predictive import DRAWS, Predictive, crps, interval, measure_noise, predict
 from training import ImageDataset, TrainedRun, infer_latents
 
-GRADED_IMAGES = 200  # test images that a run completes for its grades, at most: all would take a minute
+GRADED_IMAGES = 100  # test images that a run completes for its grades, at most: all would take a minute
 
 
 @dataclass
