@@ -52,10 +52,17 @@ class Options:
     device: str | None = device_flag()
 
 
-def check_out(out: Path):
-    """UserError: no .npz file can be written there."""
+def check_out(out: Path, data_path: str | None):
+    """UserError: no .npz file can be written there, or it would replace the images."""
     if out.suffix != '.npz' or out.is_dir() or not out.resolve().parent.is_dir():
-        raise UserError(f'expected --out to name a .npz file in an existing folder, got {out}')
+        raise UserError(
+            f'expected --out to name a .npz file in an existing folder, got {out}; make the folder, or name '
+            f'another'
+        )
+    if data_path and out.resolve() == Path(data_path).resolve():
+        raise UserError(
+            f'expected --out to name another file than --data-path, got {out} for both; name a new file'
+        )
 
 
 def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
@@ -70,6 +77,11 @@ def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
     else:
         place = find_data(options.run, None)
         _, dataset = load_split(trained.config.replace(data_path=place))
+        if dataset.checksum() != trained.config.test_checksum:
+            raise UserError(
+                f'expected the test images that {options.run} was trained with in {place}, got others; put '
+                f'them there, or name the images to complete with --data-path'
+            )
     if dataset.shape != trained.model.shape:
         raise UserError(
             f'expected images of shape {trained.model.shape}, as {options.run} was trained on, got '
@@ -85,7 +97,7 @@ def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
 
 def main():
     options = parse_flags(Options)
-    check_out(options.out)
+    check_out(options.out, options.data_path)
     trained = load_run(options.run, options.device)
     dataset = find_images(trained, options)
     completed = impute(trained, dataset, options.draws)

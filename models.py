@@ -146,8 +146,8 @@ class VariationalAutoDecoder(AutoDecoder):
 
     @property
     def family(self):
-        """The kernels.Family of the posteriors, whose functions cannot be pickled: a model that kept it could
-        not be either."""
+        """The kernels.Family of the posteriors. Its functions cannot be pickled: a model that stored it could
+        not be pickled either."""
         return kernels.family(self.dist)
 
     def code(self, z: Tensor) -> Tensor:

@@ -304,7 +304,7 @@ def draw_pictures(
     t = torch.linspace(0, 1, INTERPOLATED, device=latents.device)[:, None]
     path = reconstruct(test_latents[a] + t * (test_latents[b] - test_latents[a]))  # [INTERPOLATED, *shape]
     originals = torch.full((INTERPOLATED, *model.shape), 255.0)
-    originals[0], originals[-1] = test_set[a][1], test_set[b][1]
+    originals[0], originals[-1] = test_set[a][1], test_set[b][1]  # the truth, where it is known
     save_rows([('original', originals), ('decoded', path)], folder / 'interpolation.png', INTERPOLATED)
     save_gif(torch.cat([path, path.flip(0)[1:-1]]), folder / 'interpolation.gif')  # there and back
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from imputation.predictive import DRAWS, Predictive, crps, interval, measure_noise, predict
 from training import ImageDataset, TrainedRun, infer_latents
+from training.batches import MANY
 
 GRADED_IMAGES = 100  # test images that a run completes for its grades, at most: all would take a minute
 
@@ -54,8 +55,9 @@ def impute(trained: TrainedRun, dataset: ImageDataset, m: int = 0, fit: bool = T
     (coverage_90), and the continuous ranked probability score (test_crps). They are None where the truth is
     not known.
     """
-    latents, _ = infer_latents(trained, dataset, refine=fit, copies=fit, label='imputing')
-    noise, k = measure_noise(trained, dataset, fit), max(DRAWS, 4 * m)
+    shifts = fit and max(len(trained.latents), len(dataset)) <= MANY  # else training had no copies
+    latents, _ = infer_latents(trained, dataset, refine=fit, copies=shifts, label='imputing')
+    noise, k = measure_noise(trained, dataset, fit, shifts), max(DRAWS, 4 * m)
     means, stds, draws, total = [], [], [], torch.zeros(6, dtype=torch.float64)
     for predictive in predict(trained, dataset, latents, noise, k):
         x, observed = originals(dataset, predictive.index.cpu())
@@ -77,7 +79,7 @@ def impute(trained: TrainedRun, dataset: ImageDataset, m: int = 0, fit: bool = T
 
 def grade_imputation(trained: TrainedRun, test_set: ImageDataset) -> dict[str, float | None]:
     """The grades of the first GRADED_IMAGES images, and their number; of users' own incomplete images also
-    what is missing."""
+    the share of their pixels that is missing."""
     some, grades = test_set.part(slice(GRADED_IMAGES)), {}
     if not trained.config.missing:
         _, observed = originals(some, torch.arange(len(some)))

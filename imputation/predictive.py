@@ -22,15 +22,15 @@ DRAWS = 50  # from the posterior of an image
 CHUNK = 50  # images whose draws are decoded at once
 COVERAGE = 0.9  # of the intervals
 NOISE_IMAGES = 100  # on which the noise is measured, at most
-HIDDEN = 0.1  # share of their observed pixels that is hidden for that
+HIDDEN = 0.1  # share of their pixels that is hidden for that
 BINS = 20  # of predicted values, each with a noise of its own
 BIN_PIXELS = 50  # hidden pixels in a bin, at least
 
 
 @dataclass
 class Noise:
-    """Standard deviations [bins] of the noise, by the bin in which the predicted value lies, of whose limits
-    edges [bins - 1] there is one fewer."""
+    """The noise's standard deviations std [bins], by the bin in which the predicted value lies. edges [bins -
+    1]: the limits between neighbouring bins."""
 
     edges: Tensor
     std: Tensor
@@ -66,20 +66,28 @@ class Predictive:
         They are grey levels, multiples of 1/255, as pixels are: else a pixel that is exactly black would lie
         below nearly all samples.
         """
-        # Systematic resampling: n points at equal distances along the cumulated weights.
-        points = (torch.arange(n, device=self.draws.device) + 0.5) / n
-        cumulated = self.weights.cumsum(0).T.contiguous()  # [B, K]
-        chosen = torch.searchsorted(cumulated, points.expand(len(cumulated), n).contiguous())  # [B, n]
-        chosen = chosen.clamp(max=len(self.draws) - 1).T  # [n, B]
-        resampled = self.draws[chosen, torch.arange(chosen.shape[1], device=chosen.device)]
+        # Systematic resampling: n points at equal distances along the cumulated weights of the draws, which
+        # are shuffled first: they come sorted by copy. The first point is random, from image to image.
+        k, device = len(self.draws), self.draws.device
+        order = torch.randperm(k, generator=torch.Generator().manual_seed(0)).to(device)
+        first = torch.stack([torch.rand(1, generator=generator) for generator in self.generators()])
+        points = (torch.arange(n) + first).to(device) / max(n, 1)  # [B, n]
+        cumulated = self.weights[order].cumsum(0).T.contiguous()  # [B, K]
+        chosen = order[torch.searchsorted(cumulated, points).clamp(max=k - 1)].T  # [n, B]
+        resampled = self.draws[chosen, torch.arange(chosen.shape[1], device=device)]
         return (255 * (resampled + self.noise * self.standard_normal(n))).clamp(0, 255).round() / 255
 
     def standard_normal(self, n: int) -> Tensor:
         """[n, B, *shape], of each image a function of the seed and its index."""
-        shape, generator, seed = self.noise.shape[1:], torch.Generator(), noise_key(self.seed, IMPUTE)
-        seeds = [fold(seed ^ int(i) * 0x9E3779B97F4A7C15) for i in self.index]
-        normal = [torch.randn(n, *shape, generator=generator.manual_seed(seed)) for seed in seeds]
+        shape = self.noise.shape[1:]
+        normal = [torch.randn(n, *shape, generator=generator) for generator in self.generators()]
         return torch.stack(normal, 1).to(self.draws.device)
+
+    def generators(self) -> Iterator[torch.Generator]:
+        """Of each image one, seeded by the run's seed and its index; valid until the next."""
+        generator, seed = torch.Generator(), noise_key(self.seed, IMPUTE)
+        for i in self.index.tolist():
+            yield generator.manual_seed(fold(seed ^ i * 0x9E3779B97F4A7C15 % 2**64))
 
 
 def weighted_mean(weights: Tensor, draws: Tensor) -> Tensor:
@@ -148,20 +156,46 @@ def decode_chunks(
             progress.update(len(index))
 
 
-def measure_noise(trained: TrainedRun, dataset: ImageDataset, fit: bool = True) -> Noise:
-    """The noise of predictions for images like those of dataset. fit: see complete.impute.
+def in_patches(observed: Tensor) -> bool:
+    """Whether the missing pixels of masks bool [N, H, W] lie together: whether those with missing neighbours
+    on all four sides are many more than if pixels were missing independently of each other."""
+    missing = ~observed
+    inner = missing[:, 1:-1, 1:-1]
+    sides = missing[:, :-2, 1:-1], missing[:, 2:, 1:-1], missing[:, 1:-1, :-2], missing[:, 1:-1, 2:]
+    surrounded = inner & sides[0] & sides[1] & sides[2] & sides[3]
+    share, rate = surrounded.sum() / inner.sum().clamp_min(1), missing.float().mean()
+    return bool(share > rate**4 + 0.25)
 
-    A tenth of their observed pixels is hidden, latents are fitted to the rest, and the hidden pixels are
+
+def hide_more(observed: Tensor, seed: int) -> Tensor:
+    """Which observed pixels of masks bool [N, *shape] are hidden to measure the noise, likewise.
+
+    They are to be like the missing ones: where these lie in patches, the patches of the next image, else a
+    tenth of the pixels at random; in a coloured image with all channels.
+    """
+    plane = observed.flatten(1, -3).all(1) if observed.dim() > 3 else observed  # [N, H, W]
+    if in_patches(plane):
+        chosen = ~plane.roll(1, 0)
+    else:
+        generator = torch.Generator().manual_seed(fold(noise_key(seed, IMPUTE)))
+        chosen = torch.rand(plane.shape, generator=generator) < HIDDEN
+    return observed & (chosen if observed.dim() == 3 else chosen[:, None])
+
+
+def measure_noise(trained: TrainedRun, dataset: ImageDataset, fit: bool = True, copies: bool = True) -> Noise:
+    """The noise of predictions for images like those of dataset. fit, copies: as in infer_latents, refine and
+    copies.
+
+    Some of their observed pixels are hidden, latents are fitted to the rest, and the hidden pixels are
     compared with what is predicted for them. In each bin of predicted values the noise is so large that nine
     tenths of them are within the central interval of nine tenths.
     """
     from_file = Images(dataset.part(slice(NOISE_IMAGES)), 'cpu')
     x, observed = from_file[from_file.own()]
     observed = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
-    generator = torch.Generator().manual_seed(fold(noise_key(trained.config.seed, IMPUTE)))
-    hidden = observed & (torch.rand(x.shape, generator=generator) < HIDDEN)
+    hidden = hide_more(observed, trained.config.seed)
     fewer = ImageDataset(255 * x, torch.zeros(len(x)), dataset.name, observed=observed & ~hidden)
-    latents, _ = infer_latents(trained, fewer, refine=fit, copies=fit, label='measuring the noise')
+    latents, _ = infer_latents(trained, fewer, refine=fit, copies=copies, label='measuring the noise')
     images, means, variances = Images(fewer, latents.device), [], []
     for _, draws, weights in decode_chunks(trained, images, latents, DRAWS, 'measuring the noise'):
         means.append(weighted_mean(weights, draws).cpu())
@@ -176,10 +210,13 @@ def measure_noise(trained: TrainedRun, dataset: ImageDataset, fit: bool = True) 
     parts = order.tensor_split(bins)  # of equal size
     edges = torch.stack([mean[part[0]] for part in parts[1:]]) if bins > 1 else torch.zeros(0)
     normal = torch.special.ndtri(torch.tensor((1 + COVERAGE) / 2))  # 1.645
-    std = [
-        ((error[part].quantile(COVERAGE) / normal).square() - variance[part].mean()).clamp_min(0).sqrt()
-        for part in parts
-    ]
+    std = []
+    for part in parts:
+        level = min(
+            1, COVERAGE * (len(part) + 1) / len(part)
+        )  # of a further pixel, as in conformal prediction
+        total = error[part].quantile(level) / normal
+        std.append((total.square() - variance[part].mean()).clamp_min(0).sqrt())
     return Noise(edges, torch.stack(std))
 
 

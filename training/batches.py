@@ -54,7 +54,8 @@ class Images:
             # Whole numbers as bytes: the images read faster.
             self.X = (own.X if own.X.frac().any() else own.X.to(torch.uint8)).to(device)
             if self.observed is not None:
-                self.observed = self.observed[torch.arange(len(own))].to(device)
+                parts = torch.arange(len(own)).split(5000)  # random numbers take ten times a mask's memory
+                self.observed = torch.cat([self.observed[part] for part in parts]).to(device)
         self.device = torch.device(device)
         self.shifts = torch.tensor(SHIFTS, device=device)
         self.n, self.total, self.first = len(own), len(dataset), share.start or 0

@@ -200,6 +200,11 @@ class LatentConfig(Config):
         return super().with_data(train_set, test_set).replace(interpolate=classes)
 
     def __post_init__(self):
+        if self.missing_kind != 'pixels' and not self.missing:
+            raise UserError(
+                f'expected --missing together with --missing-kind {self.missing_kind}, got none; add '
+                f'--missing, or leave it out'
+            )
         values = {'lr': networks.DECODERS[self.decoder].lr}
         if self.shape:  # the images are known
             values |= {'obs_std': OBS_STD[self.incomplete], 'latent_dim': LATENT_DIM[self.incomplete]}

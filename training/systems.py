@@ -65,7 +65,8 @@ class VAEConfig(LatentConfig):
         super().__post_init__()
         if self.grid and self.latent_dim != 2:
             raise UserError(
-                f'expected --latent-dim 2 for --grid, whose codes lie in a plane, got {self.latent_dim}; '
+                f'expected --latent-dim 2 for --grid, whose codes lie in a plane, got '
+                f'{self.latent_dim or "none"}; '
                 f'samples.png and the t-SNE maps show codes of any size'
             )
         if self.importance_samples > 1 and self.beta != 1:
@@ -152,7 +153,12 @@ class AEConfig(LatentConfig):
             )
 
     def with_data(self, train_set: ImageDataset, test_set: ImageDataset) -> 'AEConfig':
-        """As LatentConfig's. UserError: there are no images to hold out."""
+        """As LatentConfig's. UserError: there are no images to hold out, or no losses to compare."""
+        if self.sweep and train_set.observed is not None:
+            raise UserError(
+                'expected complete images for --sweep, whose losses are compared with those of PCA, got '
+                'images with missing pixels; leave out one or the other'
+            )
         if (self.patience or self.tune) and len(train_set) < 2:
             raise UserError(
                 'expected two training images or more, to hold some out for --patience or --tune, got 1; use '

@@ -133,4 +133,4 @@ def test_images_of_another_shape_are_refused(command, run_dir, tmp_path, one_lin
 @pytest.mark.parametrize('rate', ['0', '1', 'nan', '-0.1', 'half', ''])
 def test_a_share_of_missing_pixels_lies_between_0_and_1(train, one_line, rate):
     status, _, err = train(train_vad, '--missing', rate)
-    assert status == 2 and one_line(err) and 'expected' in err or 'invalid number value' in err
+    assert status == 2 and one_line(err) and ('expected' in err or 'invalid number value' in err)

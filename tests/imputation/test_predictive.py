@@ -5,8 +5,8 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from imputation.predictive import Noise, Predictive, crps, interval, measure_noise
-from training import Images
+from imputation.predictive import Noise, Predictive, crps, hide_more, in_patches, interval, measure_noise
+from training import ImageDataset, Images
 
 
 @pytest.mark.parametrize('n', [10, 50, 400])
@@ -85,3 +85,28 @@ def test_where_hardly_anything_is_observed_the_noise_is_the_likelihoods(incomple
     images = digits[1].part(slice(2)).hide_pixels('pixels', 0.999, seed=0, part=1)
     assert Images(images, 'cpu').observed.sum() < 10
     assert measure_noise(trained, images).std.tolist() == pytest.approx([trained.config.obs_std])
+
+
+@pytest.mark.parametrize(
+    'kind, rate, together', [('pixels', 0.1, False), ('pixels', 0.9, False), ('blocks', 0.25, True)]
+)
+def test_patches_are_told_from_single_pixels(kind, rate, together):
+    masks = (
+        ImageDataset(torch.zeros(30, 28, 28), torch.zeros(30), 'npy').hide_pixels(kind, rate, 0, 0).observed
+    )
+    assert in_patches(masks[torch.arange(30)]) == together
+
+
+@pytest.mark.parametrize('shape', [(28, 28), (3, 28, 28)])
+@pytest.mark.parametrize('kind', ['pixels', 'blocks'])
+def test_more_is_hidden_like_what_is_missing(shape, kind):
+    masks = (
+        ImageDataset(torch.zeros(30, *shape), torch.zeros(30), 'npy').hide_pixels(kind, 0.25, 0, 0).observed
+    )
+    observed = masks[torch.arange(30)]
+    hidden = hide_more(observed, seed=0)
+    assert not (hidden & ~observed).any() and 0.05 < hidden.float().mean() < 0.25
+    if len(shape) == 3:  # all channels of a pixel
+        assert torch.equal(hidden[:, 0], hidden[:, 1]) and torch.equal(hidden[:, 0], hidden[:, 2])
+    plane = hidden if len(shape) == 2 else hidden[:, 0]
+    assert in_patches(~plane) == (kind == 'blocks')
