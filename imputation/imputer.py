@@ -110,6 +110,10 @@ class VADImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         config = self._config(X)
         self.data_min_ = float(np.nanmin(X))
         self.data_range_ = float(np.nanmax(X)) - self.data_min_
+        if math.isinf(self.data_range_):
+            raise ValueError(
+                f'expected a finite range of the values in X, got {self.data_range_}; scale them down'
+            )
         try:
             self.trained_ = train(config, self._dataset(X), pick_device(self.device))
         except NotFinite:

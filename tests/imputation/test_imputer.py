@@ -138,6 +138,11 @@ def test_nothing_but_nan_is_an_error():
         VADImputer().fit(np.full((5, 3), np.nan))
 
 
+def test_a_range_that_overflows_is_an_error():
+    with pytest.raises(ValueError, match='expected a finite range'):
+        VADImputer().fit(np.array([[1e308, -1e308]]))
+
+
 def test_a_pipeline_classifies_incomplete_digits(incomplete):
     y = load_digits().target[:200]
     pipeline = make_pipeline(VADImputer(epochs=10, **IMAGES), PCA(10), KNeighborsClassifier())
