@@ -21,7 +21,7 @@ from training import IMPUTE, ImageDataset, Images, TrainedRun, fold, infer_laten
 DRAWS = 50  # from the posterior of an image
 CHUNK = 50  # images whose draws are decoded at once
 COVERAGE = 0.9  # of the intervals
-NOISE_IMAGES = 100  # on which the noise is measured, at most
+NOISE_IMAGES = 64  # on which the noise is measured, at most
 HIDDEN = 0.1  # share of their pixels that is hidden for that
 BINS = 20  # of predicted values, each with a noise of its own
 BIN_PIXELS = 50  # hidden pixels in a bin, at least
