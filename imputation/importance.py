@@ -23,12 +23,15 @@ SMALLEST_SHARE = 0.5  # of the draws, that the effective sample size is at least
 def temper(log_weights: Tensor, smallest: float) -> Tensor:
     """Weights [K, B] that sum to 1, the power t of those whose logarithms are log_weights [K, B]: of each
     image the largest t <= 1 at which the effective sample size 1 / sum w^2 is `smallest` or more."""
-    t, step = torch.ones_like(log_weights[0]), 1.0  # [B]
-    low = torch.zeros_like(t)  # there the effective sample size is K
-    for _ in range(30):  # bisection, whose first try is 1: the size falls as t rises
-        enough = 1 / torch.softmax(t * log_weights, 0).square().sum(0) >= smallest
-        low, step = torch.where(enough, t, low), step / 2
-        t = (low + step).clamp(max=1)
+
+    def enough(t):
+        return 1 / torch.softmax(t * log_weights, 0).square().sum(0) >= smallest  # bool [B]
+
+    low, high = torch.zeros_like(log_weights[0]), torch.ones_like(log_weights[0])  # [B]
+    low = torch.where(enough(high), high, low)  # where t = 1 will do
+    for _ in range(30):  # bisection: the effective sample size falls from K as t rises from 0
+        t = (low + high) / 2
+        low, high = torch.where(enough(t), t, low), torch.where(enough(t), high, t)
     return torch.softmax(low * log_weights, 0)
 
 
