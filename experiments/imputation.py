@@ -44,11 +44,12 @@ from training import (
 from training.data import default_data_path
 from training.startup import FOLDER
 
-# Name of the data set, number of training and of test images.
+# Name of the data set, number of training and of test images, and flags of the systems: the default number of
+# epochs is meant for few images.
 DATA = {
-    'fashion-mnist-1000': ('fashion-mnist', 1000, 1000),
-    'fashion-mnist': ('fashion-mnist', 'all', 'all'),
-    'mnist': ('mnist', 'all', 'all'),
+    'fashion-mnist-1000': ('fashion-mnist', 1000, 1000, []),
+    'fashion-mnist': ('fashion-mnist', 'all', 'all', ['--epochs', 8]),
+    'mnist': ('mnist', 'all', 'all', ['--epochs', 8]),
 }
 SYSTEMS = {
     'ad': ['train_ad.py'],
@@ -112,7 +113,7 @@ class Comparison:
     """The images of a data set, and a classifier that is fitted to complete training images."""
 
     def __init__(self, name: str, options: Options):
-        self.dataset, n_train, n_test = DATA[name]
+        self.dataset, n_train, n_test, self.flags = DATA[name]
         self.data_path = options.data_path or default_data_path()
         numbers = n_train, options.n_test or n_test
         self.train_set, self.test_set = load_images(self.data_path, self.dataset, *numbers)
@@ -150,6 +151,7 @@ class Comparison:
         """Completed test images [M, F] in 0-1 and results of one of SYSTEMS, which its script trains in
         run_dir."""
         script, *arguments = SYSTEMS[method]
+        arguments += self.flags
         arguments += ['--missing', rate, '--missing-kind', kind, '--seed', seed, '--run-dir', run_dir]
         arguments += ['--data-path', self.data_path, '--dataset', self.dataset]
         arguments += ['--n-train', len(self.train_set), '--n-test', len(self.test_set)]

@@ -21,6 +21,7 @@ from training import IMPUTE, ImageDataset, Images, TrainedRun, fold, infer_laten
 DRAWS = 50  # from the posterior of an image
 CHUNK = 50  # images whose draws are decoded at once
 COVERAGE = 0.9  # of the intervals
+LEAST_COVERAGE = 0.85  # of the intervals around predicted values that are alike
 NOISE_IMAGES = 64  # on which the noise is measured, at most
 HIDDEN = 0.1  # share of their pixels that is hidden for that
 BINS = 20  # of predicted values, each with a noise of its own
@@ -66,6 +67,10 @@ class Predictive:
         They are grey levels, multiples of 1/255, as pixels are: else a pixel that is exactly black would lie
         below nearly all samples.
         """
+        return grey_levels(self.resampled(n) + self.noise * self.standard_normal(n))
+
+    def resampled(self, n: int) -> Tensor:
+        """n of the draws, in proportion to their weights: [n, B, *shape]."""
         # Systematic resampling: n points at equal distances along the cumulated weights of the draws, which
         # are shuffled first: they come sorted by copy. The first point is random, from image to image.
         k, device = len(self.draws), self.draws.device
@@ -74,8 +79,7 @@ class Predictive:
         points = (torch.arange(n) + first).to(device) / max(n, 1)  # [B, n]
         cumulated = self.weights[order].cumsum(0).T.contiguous()  # [B, K]
         chosen = order[torch.searchsorted(cumulated, points).clamp(max=k - 1)].T  # [n, B]
-        resampled = self.draws[chosen, torch.arange(chosen.shape[1], device=device)]
-        return (255 * (resampled + self.noise * self.standard_normal(n))).clamp(0, 255).round() / 255
+        return self.draws[chosen, torch.arange(chosen.shape[1], device=device)]
 
     def standard_normal(self, n: int) -> Tensor:
         """[n, B, *shape], of each image a function of the seed and its index."""
@@ -88,6 +92,11 @@ class Predictive:
         generator, seed = torch.Generator(), noise_key(self.seed, IMPUTE)
         for i in self.index.tolist():
             yield generator.manual_seed(fold(seed ^ i * 0x9E3779B97F4A7C15 % 2**64))
+
+
+def grey_levels(x: Tensor) -> Tensor:
+    """x limited to 0-1 and rounded to multiples of 1/255."""
+    return (255 * x).clamp(0, 255).round() / 255
 
 
 def weighted_mean(weights: Tensor, draws: Tensor) -> Tensor:
@@ -187,37 +196,52 @@ def measure_noise(trained: TrainedRun, dataset: ImageDataset, fit: bool = True, 
     copies.
 
     Some of their observed pixels are hidden, latents are fitted to the rest, and the hidden pixels are
-    compared with what is predicted for them. In each bin of predicted values the noise is so large that nine
-    tenths of them are within the central interval of nine tenths.
+    compared with what is predicted for them.
     """
-    from_file = Images(dataset.part(slice(NOISE_IMAGES)), 'cpu')
+    from_file, seed = Images(dataset.part(slice(NOISE_IMAGES)), 'cpu'), trained.config.seed
     x, observed = from_file[from_file.own()]
     observed = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
-    hidden = hide_more(observed, trained.config.seed)
-    fewer = ImageDataset(255 * x, torch.zeros(len(x)), dataset.name, observed=observed & ~hidden)
-    latents, _ = infer_latents(trained, fewer, refine=fit, copies=copies, label='measuring the noise')
-    images, means, variances = Images(fewer, latents.device), [], []
-    for _, draws, weights in decode_chunks(trained, images, latents, DRAWS, 'measuring the noise'):
-        means.append(weighted_mean(weights, draws).cpu())
-        variances.append(weighted_variance(weights, draws).cpu())
-    mean, variance = torch.cat(means)[hidden], torch.cat(variances)[hidden]  # [number of hidden pixels]
-    # Predictions are rounded to grey levels (see samples), which widens an interval by half of one.
-    error = ((x[hidden] - mean).abs() - 0.5 / 255).clamp_min(0)
-    bins = min(BINS, len(mean) // BIN_PIXELS)
+    hidden = hide_more(observed, seed)
+    bins = min(BINS, int(hidden.sum()) // BIN_PIXELS)
     if not bins:  # hardly anything is observed
         return Noise(torch.zeros(0), torch.tensor([trained.config.obs_std]))
-    order = mean.argsort()
-    parts = order.tensor_split(bins)  # of equal size
-    edges = torch.stack([mean[part[0]] for part in parts[1:]]) if bins > 1 else torch.zeros(0)
-    normal = torch.special.ndtri(torch.tensor((1 + COVERAGE) / 2))  # 1.645
-    std = []
-    for part in parts:
-        level = min(
-            1, COVERAGE * (len(part) + 1) / len(part)
-        )  # of a further pixel, as in conformal prediction
-        total = error[part].quantile(level) / normal
-        std.append((total.square() - variance[part].mean()).clamp_min(0).sqrt())
-    return Noise(edges, torch.stack(std))
+    fewer = ImageDataset(255 * x, torch.zeros(len(x)), dataset.name, observed=observed & ~hidden)
+    latents, _ = infer_latents(trained, fewer, refine=fit, copies=copies, label='measuring the noise')
+    images, means, draws, normal = Images(fewer, latents.device), [], [], []
+    for index, decoded, weights in decode_chunks(trained, images, latents, DRAWS, 'measuring the noise'):
+        predictive = Predictive(decoded, weights, torch.zeros_like(decoded[0]), index, seed)
+        chosen = hidden[index.cpu()]
+        means.append(predictive.mean().cpu()[chosen])
+        draws.append(predictive.resampled(DRAWS).cpu()[:, chosen])
+        normal.append(predictive.standard_normal(DRAWS).cpu()[:, chosen])
+    mean, draws, normal = torch.cat(means), torch.cat(draws, 1), torch.cat(normal, 1)  # [n], [DRAWS, n] twice
+    parts = mean.argsort().tensor_split(bins)  # of equal size
+    edges = torch.tensor([mean[part[0]] for part in parts[1:]])
+    order = torch.cat(parts)
+    return Noise(edges, fit_noise(draws[:, order], normal[:, order], x[hidden][order], bins))
+
+
+def fit_noise(draws: Tensor, normal: Tensor, x: Tensor, bins: int) -> Tensor:
+    """The standard deviation s of the noise in each of the bins, which n pixels are divided into by their
+    order: [bins].
+
+    draws, normal: [DRAWS, n], so that draws + s * normal are samples of the pixels. x: [n], the pixels.
+
+    The noise is the least at which the intervals of all bins together hold a share COVERAGE of their pixels,
+    and those of each bin alone a share of LEAST_COVERAGE. The two differ because half of all pixels are
+    exactly black, and known to be: their intervals are a single grey level, and hold more than COVERAGE
+    without any noise.
+    """
+    std = torch.cat([torch.zeros(1), torch.logspace(-2.5, 0, 51)])  # those that are tried
+    ends = [interval(grey_levels(draws + s * normal)) for s in std]
+    inside = [((low <= x) & (x <= high)).float().tensor_split(bins) for low, high in ends]
+    share = torch.tensor([[part.mean() for part in parts] for parts in inside])  # [len(std), bins]
+    share[-1] = 1  # the most noise, where none suffices
+    for level in torch.linspace(LEAST_COVERAGE, COVERAGE, 11):
+        chosen = (share >= level).int().argmax(0)  # [bins], the first
+        if share.gather(0, chosen[None]).mean() >= COVERAGE:
+            break
+    return std[chosen]
 
 
 def predict(

@@ -18,10 +18,26 @@ from training.errors import UserError
 from training.missing import MISSING_KINDS
 from training.sources import DEFAULT_IMAGES
 
-# Defaults by whether pixels are missing. For filling them in, exact reconstructions matter more than samples
-# of the prior. The latent dimensions are those of the systems with a KL.
-OBS_STD = {False: 0.08, True: 0.03}
-LATENT_DIM = {False: 60, True: 128}
+# Defaults of the systems with a KL, by which pixels are missing. For filling them in, exact reconstructions
+# matter more than samples of the prior, unless so few pixels are observed that the latents fit these too
+# closely. The start of the latents is worse, the fewer pixels it sees: they must move faster.
+SPARSE = 0.85  # share of missing pixels, from which images are sparse
+DEFAULTS = {
+    'complete': {'obs_std': 0.08, 'latent_dim': 60, 'latent_lr': 0.1},
+    'incomplete': {'obs_std': 0.03, 'latent_dim': 128, 'latent_lr': 0.3},
+    'sparse': {'obs_std': 0.1, 'latent_dim': 128, 'latent_lr': 1.0},
+}
+
+
+def describe_defaults(name: str) -> str:
+    """Of a flag of that name, for --help."""
+    complete, incomplete, sparse = (f'{values[name]:g}' for values in DEFAULTS.values())
+    where_missing = (
+        incomplete if incomplete == sparse else f'{incomplete}, or {sparse} from a share of {SPARSE}'
+    )
+    return f'default: {complete}; where pixels are missing {where_missing}'
+
+
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
 
 
@@ -101,13 +117,18 @@ class Config:
     shape: tuple[int, ...] = ()  # of an image
     train_checksum: int = 0
     test_checksum: int = 0
-    incomplete: bool = False  # whether training images have missing pixels
+    missing_share: float | None = None  # of the training images' pixels; None: all are complete
     n_classes: int = 0  # of the labels in a file of one's own; 0: those of DATASETS
 
     @property
     def name(self) -> str:
         """The default name of the run's folder."""
         return '-'.join(filter(None, (self.system, self.dist)))
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether training images have missing pixels."""
+        return self.missing_share is not None
 
     def replace(self, **changes) -> 'Config':
         return dataclasses.replace(self, **changes)
@@ -120,7 +141,7 @@ class Config:
             n_train=len(train_set),
             n_test=len(test_set),
             shape=train_set.shape,
-            incomplete=train_set.observed is not None,
+            missing_share=train_set.missing_share(),
             train_checksum=train_set.checksum(),
             test_checksum=test_set.checksum(),
         )
@@ -166,7 +187,7 @@ class LatentConfig(Config):
     obs_std: float | None = flag(
         None,
         'standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the '
-        f'more the KL matters (default: {OBS_STD[False]}, or {OBS_STD[True]} where pixels are missing)',
+        f'more the KL matters ({describe_defaults("obs_std")})',
         positive,
     )
     missing: float = flag(
@@ -207,7 +228,13 @@ class LatentConfig(Config):
             )
         values = {'lr': networks.DECODERS[self.decoder].lr}
         if self.shape:  # the images are known
-            values |= {'obs_std': OBS_STD[self.incomplete], 'latent_dim': LATENT_DIM[self.incomplete]}
+            values |= self.defaults_by_missing()
         for name, value in values.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # the dataclass is frozen
+
+    def defaults_by_missing(self) -> dict[str, float]:
+        """Those of DEFAULTS that are for these images. Without a KL none is for sparse ones."""
+        if not self.incomplete:
+            return DEFAULTS['complete']
+        return DEFAULTS['sparse' if self.dist and self.missing_share >= SPARSE else 'incomplete']

@@ -96,6 +96,12 @@ class ImageDataset(torch.utils.data.Dataset):
         place = self.name, self.source, self.mapped
         return ImageDataset(self.X, self.y, *place, observed, classes=self.classes)
 
+    def missing_share(self) -> float | None:
+        """The share of pixels that is missing, of at most 1,000 images; None: the images have no mask."""
+        if self.observed is None:
+            return None
+        return round(1 - float(self.observed[torch.arange(min(len(self), 1000))].float().mean()), 2)
+
     def __len__(self) -> int:
         return len(self.X)
 

@@ -7,7 +7,7 @@ import kernels
 import networks
 from models import GAN_NETWORKS
 from training.command import flag, fraction, positive, sizes, weight, whole_number
-from training.config import LATENT_DIM, Config, LatentConfig, other_default
+from training.config import Config, LatentConfig, describe_defaults, other_default
 from training.data import ImageDataset
 from training.errors import UserError
 
@@ -27,14 +27,12 @@ class VADConfig(LatentConfig):
 
     system: ClassVar[str] = 'vad'
     latent_dim: int | None = flag(
-        None,
-        f'latent dimensions an image (default: {LATENT_DIM[False]}, or {LATENT_DIM[True]} where pixels are '
-        f'missing)',
-        whole_number,
-        metavar='D',
+        None, f'latent dimensions an image ({describe_defaults("latent_dim")})', whole_number, metavar='D'
     )
     dist: str = flag('gaussian', 'family of the posteriors', choices=list(kernels.FAMILIES))
-    latent_lr: float = other_default(ADConfig, 'latent_lr', 0.1)
+    latent_lr: float | None = flag(
+        None, f'peak learning rate of the latents ({describe_defaults("latent_lr")})', positive
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

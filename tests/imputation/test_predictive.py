@@ -5,7 +5,16 @@ import scipy.integrate
 import scipy.stats
 import torch
 
-from imputation.predictive import Noise, Predictive, crps, hide_more, in_patches, interval, measure_noise
+from imputation.predictive import (
+    Noise,
+    Predictive,
+    crps,
+    fit_noise,
+    hide_more,
+    in_patches,
+    interval,
+    measure_noise,
+)
 from training import ImageDataset, Images
 
 
@@ -65,6 +74,40 @@ def test_samples_of_an_image_do_not_depend_on_the_others(predictive):
 def test_noise_is_that_of_the_bin_of_the_predicted_value():
     noise = Noise(torch.tensor([0.2, 0.5]), torch.tensor([0.01, 0.02, 0.03]))
     assert noise.at(torch.tensor([0.1, 0.3, 0.9])).tolist() == pytest.approx([0.01, 0.02, 0.03])
+
+
+@pytest.mark.parametrize('spread', [0.0, 0.06])
+def test_noise_makes_up_for_what_the_draws_lack(spread):
+    generator = torch.Generator().manual_seed(0)
+    draws, normal = torch.randn(2, 400, 3000, generator=generator)
+    x = 0.5 + 0.1 * torch.randn(3000, generator=generator)
+    std = fit_noise(0.5 + spread * draws, normal, x, bins=1)
+    assert std.tolist() == pytest.approx([math.sqrt(0.01 - spread**2)], rel=0.15)
+
+
+def test_noise_is_0_where_the_draws_spread_enough():
+    generator = torch.Generator().manual_seed(0)
+    draws, normal = torch.randn(2, 50, 1000, generator=generator)
+    x = 0.5 + 0.1 * torch.randn(1000, generator=generator)
+    assert fit_noise(0.5 + 0.15 * draws, normal, x, bins=2).tolist() == [0, 0]
+
+
+def test_noise_ends_at_1_where_no_noise_is_enough():
+    x = torch.zeros(100)
+    assert fit_noise(torch.ones(50, 100), torch.ones(50, 100), x, bins=1).tolist() == [1]
+
+
+def test_intervals_of_pixels_that_are_known_to_be_black_leave_room_for_the_others():
+    generator = torch.Generator().manual_seed(0)
+    draws, normal = torch.zeros(400, 4000), torch.randn(400, 4000, generator=generator)
+    draws[:, 2000:] = 0.5
+    x = draws[0] + 0.1 * torch.randn(4000, generator=generator)
+    x[:2000] = 0
+    std = fit_noise(draws, normal, x, bins=4)
+    low, high = interval(draws + std.repeat_interleave(1000) * normal)
+    share = ((low <= x) & (x <= high)).float().view(4, 1000).mean(1)
+    assert std[:2].tolist() == [0, 0] and share[:2].tolist() == [1, 1]
+    assert ((0.85 <= share[2:]) & (share[2:] < 0.9)).all()
 
 
 @pytest.mark.parametrize(

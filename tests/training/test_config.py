@@ -223,6 +223,24 @@ def test_the_learning_rate_follows_the_decoder_unless_it_is_given(config_class, 
     assert config_class(decoder=decoder, lr=0.5).lr == 0.5
 
 
+@pytest.mark.parametrize(
+    'missing_share, obs_std, latent_dim, latent_lr',
+    [
+        (None, 0.08, 60, 0.1),
+        (0, 0.03, 128, 0.3),
+        (0.8, 0.03, 128, 0.3),
+        (0.85, 0.1, 128, 1),
+        (1, 0.1, 128, 1),
+    ],
+)
+def test_defaults_follow_the_share_of_missing_pixels(missing_share, obs_std, latent_dim, latent_lr):
+    config = VADConfig(shape=(28, 28), missing_share=missing_share)
+    assert (config.obs_std, config.latent_dim, config.latent_lr) == (obs_std, latent_dim, latent_lr)
+    if missing_share is not None:  # without a KL the standard deviation only scales the loss
+        assert ADConfig(shape=(28, 28), missing_share=missing_share).obs_std == 0.03
+    assert VADConfig(shape=(28, 28), missing_share=missing_share, obs_std=0.5).obs_std == 0.5
+
+
 def test_the_architecture_belongs_to_conv3_and_its_mirror():
     assert AEConfig().architecture == ARCHITECTURE
     assert AEConfig(encoder='mlp').architecture is None and AEConfig(decoder='mlp').architecture is None

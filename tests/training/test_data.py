@@ -26,6 +26,15 @@ def test_checksums_tell_data_sets_apart(digits):
 # ---------------------------------------------------------------------------------------- where data are
 
 
+def test_the_share_of_missing_pixels(digits):
+    assert digits[0].missing_share() is None
+    assert digits[0].hide_pixels('blocks', 0.25, seed=0, part=0).missing_share() == 0.25
+    observed = torch.ones(2000, 1, 2, dtype=torch.bool)
+    observed[:1000, 0, 0] = False
+    images = ImageDataset(torch.zeros(2000, 1, 2), torch.zeros(2000), 'npy', observed=observed)
+    assert images.missing_share() == 0.5  # of the first thousand
+
+
 @pytest.mark.parametrize('folder', [None, '.', 'inner/empty', '.download-1'])
 def test_without_files_and_network_digits_stand_in_with_a_warning(tmp_path, capsys, folder):
     root = tmp_path / 'data'

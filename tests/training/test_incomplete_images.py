@@ -38,7 +38,7 @@ def test_what_lies_under_missing_pixels_changes_no_bit(
             garbage = torch.rand(observed.shape, generator=torch.Generator().manual_seed(seed)) * 255
             X = torch.where(observed, dataset.X, garbage.round())
             datasets.append(ImageDataset(X, dataset.y, 'digits', observed=observed))
-        config = small_config(dist, encoder, incomplete=True, **changes)
+        config = small_config(dist, encoder, missing_share=0.5, **changes)
         trainer = make_trainer(config, *datasets)
         trainer.model.train()
         trainer.step(*trainer.images.epoch(0, 0, 16)[0])
@@ -80,7 +80,7 @@ def test_a_resumed_run_of_several_samples_ends_as_an_undisturbed_one_bit_for_bit
         train(config, train_set, tmp_path / 'resumed', incomplete[1])
     heal()
     checkpoint = load_checkpoint(tmp_path / 'resumed' / 'checkpoint.pt')
-    model = build_model(config.replace(seed=9, incomplete=True))  # all its weights must be replaced
+    model = build_model(config.replace(seed=9, missing_share=0.5))  # all its weights must be replaced
     train(config, train_set, tmp_path / 'resumed', incomplete[1], model, checkpoint)
     whole, resumed = (tmp_path / name / 'checkpoint.pt' for name in ('whole', 'resumed'))
     assert whole.read_bytes() == resumed.read_bytes()
