@@ -18,9 +18,10 @@ from training.errors import UserError
 from training.missing import MISSING_KINDS
 from training.sources import DEFAULT_IMAGES
 
-# Defaults of the systems with a KL, by which pixels are missing. For filling them in, exact reconstructions
-# matter more than samples of the prior, unless so few pixels are observed that the latents fit these too
-# closely. The start of the latents is worse, the fewer pixels it sees: they must move faster.
+# Defaults by how many pixels are missing. For filling them in, exact reconstructions matter more than samples
+# of the prior, unless so few pixels are observed that the latents fit these too closely. The start of the
+# latents is worse, the fewer pixels it sees: they must move faster. (Points, which have no KL, have
+# dimensions and a learning rate of their own.)
 SPARSE = 0.85  # share of missing pixels, from which images are sparse
 DEFAULTS = {
     'complete': {'obs_std': 0.08, 'latent_dim': 60, 'latent_lr': 0.1},
@@ -32,10 +33,8 @@ DEFAULTS = {
 def describe_defaults(name: str) -> str:
     """Of a flag of that name, for --help."""
     complete, incomplete, sparse = (f'{values[name]:g}' for values in DEFAULTS.values())
-    where_missing = (
-        incomplete if incomplete == sparse else f'{incomplete}, or {sparse} from a share of {SPARSE}'
-    )
-    return f'default: {complete}; where pixels are missing {where_missing}'
+    where_sparse = '' if sparse == incomplete else f', or {sparse} from a share of {SPARSE}'
+    return f'default: {complete}; where pixels are missing {incomplete}{where_sparse}'
 
 
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
