@@ -55,7 +55,7 @@ def impute(trained: TrainedRun, dataset: ImageDataset, m: int = 0, fit: bool = T
     (coverage_90), and the continuous ranked probability score (test_crps). They are None where the truth is
     not known.
     """
-    shifts = fit and max(len(trained.latents), len(dataset)) <= MANY  # else training had no copies
+    shifts = fit and len(dataset) <= MANY  # copies help even where training had none
     latents, _ = infer_latents(trained, dataset, refine=fit, copies=shifts, label='imputing')
     noise, k = measure_noise(trained, dataset, fit, shifts), max(DRAWS, 4 * m)
     means, stds, draws, total = [], [], [], torch.zeros(6, dtype=torch.float64)
