@@ -14,7 +14,7 @@ from training.randomness import fold
 # Rows and columns of padding that are cut off at the top left; 1, 1 is the image itself.
 SHIFTS = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
 COPIES_PER_EPOCH = 2  # of each image's 4 shifted copies, on average; the image itself comes every epoch
-MANY = 20_000  # images, beyond which there are no copies: other images serve better, in the same time
+MANY = 20_000  # images, beyond which there are no copies, which take two thirds of the time
 
 
 def copies(n: int) -> int:
