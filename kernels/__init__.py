@@ -4,7 +4,7 @@
 
 Files, in the order in which to read them:
 
-    families.py     the posterior families: noise, samples, KL and gradients; the place to add a family
+    families/       the posterior families: noise, samples, KL and gradients; the place to add a family
     noise.py        the random numbers, a function of a counter
     sampling.py     sampling with KL: the PyTorch reference, the operators, the functions for callers
     fused.py        the two Triton kernels that compute the same

@@ -1,6 +1,6 @@
 """The two Triton kernels: sampling with KL, and its gradient. One template each serves all families.
 
-    forward     z = T(e; params[row])     kl = sum over d of KL(q || p)      (formulas: families.py)
+    forward     z = T(e; params[row])     kl = sum over d of KL(q || p)      (formulas: families/)
     backward    the gradient in params[row], from the gradients in z and kl
 
 Read `sample_kl_kernel` first, with the three functions above it. A program works on a tile of ROWS samples
@@ -17,8 +17,7 @@ sum over dimensions is a few shuffles. Four neighbouring dimensions share a Phil
 so that its accesses are 16 bytes wide.
 
 Rows outside params are never read or written. Their z, kl and row of the gradient come out as NaN, which a
-training loop notices; an error message would make the host wait for the device. (Of a Laplace's row of the
-gradient only the part in log b is NaN, since Triton's minimum drops a NaN.)
+training loop notices; an error message would make the host wait for the device.
 """
 
 import torch

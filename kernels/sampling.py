@@ -5,7 +5,7 @@ For sample i with posterior parameters params[rows[i]] and standard noise e_i ~ 
     z_i = T(e_i; params[rows[i]])                             for instance mu + sigma e
     kl_i = sum over dimensions d of KL(q(z_d) || p(z_d))      in closed form
 
-with T and KL from families.py (the reparameterisation trick; Kingma and Welling, "Auto-encoding variational
+with T and KL from families/ (the reparameterisation trick; Kingma and Welling, "Auto-encoding variational
 Bayes", 2014). Read `forward_reference` first: it is the definition, in PyTorch. The Triton kernels
 (fused.py) compute the same, element by element. Both are registered as operators of PyTorch's dispatcher,
 which picks Triton on a GPU and the reference elsewhere; `torch.compile` sees one operator. What callers use

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
-from torch.distributions import Exponential, Laplace, Normal, kl_divergence
+from torch.distributions import Exponential, Laplace, Normal, Uniform, kl_divergence
 
 import kernels
-from kernels.families import h
+from kernels.families.family import h
 
 # A family's row: parameters [N, P, D] -> the same posterior in torch.distributions; its prior; and one row's
 # parameters [P] -> that posterior in SciPy.
@@ -29,7 +29,19 @@ DISTRIBUTIONS = {
         lambda: Exponential(1.0),
         lambda p: scipy.stats.expon(scale=np.exp(-p[0])),
     ),
+    'uniform': (
+        lambda p: Uniform(*interval(p[:, 0], p[:, 1])),
+        lambda: Uniform(-1.0, 1.0),
+        lambda p: scipy.stats.uniform(interval(*p)[0], 2 / np.cosh(p[1])),
+    ),
 }
+
+
+def interval(a, s):
+    """Ends of a uniform posterior."""
+    a, s = torch.as_tensor(a), torch.as_tensor(s)
+    w = 1 / torch.cosh(s)
+    return (1 - w) * torch.tanh(a) - w, (1 - w) * torch.tanh(a) + w
 
 
 def test_every_family_is_tested():
@@ -49,7 +61,15 @@ def test_the_density_equals_torch_distributions(dist, random_params):
     z, _ = kernels.sample_kl(params, dist, seed=0, step=0)
     log_density = kernels.family(dist).log_density
     torch.testing.assert_close(log_density(params, z), posterior(params).log_prob(z))
-    torch.testing.assert_close(log_density(torch.zeros_like(params), z), prior().log_prob(z))
+    torch.testing.assert_close(
+        log_density(torch.zeros_like(params), z), prior().log_prob(z), check_dtype=False
+    )
+
+
+@pytest.mark.parametrize('z', [-1.5, 0.51, 2.0])
+def test_the_density_outside_a_uniform_posterior_is_zero(z):
+    params = torch.tensor([[[0.0], [math.acosh(2)]]])  # from -0.5 to 0.5
+    assert kernels.family('uniform').log_density(params, torch.tensor([[z]])).item() == -math.inf
 
 
 def test_kl_equals_its_monte_carlo_estimate(dist, random_params):
@@ -59,7 +79,7 @@ def test_kl_equals_its_monte_carlo_estimate(dist, random_params):
     rows = torch.arange(2).repeat_interleave(n)
     z, kl = kernels.sample_kl(params, dist, seed=1, step=0, rows=rows, draw=torch.arange(n).repeat(2))
     ratio = (posterior(params[rows]).log_prob(z) - prior().log_prob(z)).sum(1).view(2, n)
-    error = 5 * ratio.std(1) / math.sqrt(n)
+    error = 5 * ratio.std(1) / math.sqrt(n) + 1e-7  # of a uniform posterior the ratio is the same everywhere
     assert ((ratio.mean(1) - kl.view(2, n)[:, 0]).abs() < error).all()
 
 
@@ -70,6 +90,15 @@ def test_kl_is_accurate_near_the_prior(dist, scale, random_params):
     _, kl = kernels.sample_kl(params.float(), dist, seed=0, step=0)
     torch.testing.assert_close(kl.double(), exact, rtol=0.01, atol=60 * scale * 1e-7)
     assert (kl >= -60 * scale * 1e-7).all()
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+def test_h_keeps_its_digits_near_zero(dtype):
+    x = torch.tensor([-1e-2, -1e-3, -1e-5, 1e-5, 1e-3, 1e-2], dtype=dtype)
+    wide = x.double()
+    exact = wide**2 * (1 / 2 + wide / 6 + wide**2 / 24 + wide**3 / 120 + wide**4 / 720)
+    rtol = 1e-6 if dtype == torch.float32 else 1e-10
+    torch.testing.assert_close(h(x).double(), exact, rtol=rtol, atol=0)
 
 
 def test_h_is_not_negative():
@@ -114,6 +143,18 @@ def test_the_laplace_gradient_is_zero_at_the_prior():
     assert params.grad.tolist() == [[[0.0], [0.0]]]
 
 
+@pytest.mark.parametrize('s', [-104.0, -200.0, -1000.0])
+@pytest.mark.parametrize('mu', [0.0, 2.0])
+def test_the_narrowest_laplace_has_a_finite_kl_and_gradient(mu, s):
+    params = torch.tensor([[[mu], [s]]], requires_grad=True)  # exp(s) is 0, or nearly
+    _, kl = kernels.sample_kl(params, 'laplace', seed=0, step=0)
+    kl.backward()
+    torch.testing.assert_close(kl.detach(), torch.tensor([mu - 1 - s]))
+    torch.testing.assert_close(params.grad, torch.tensor([[[float(mu > 0)], [-1.0]]]))
+    gradient = kernels.sample_kl_gradient(params, 'laplace', None, torch.ones(1), seed=0, step=0)
+    torch.testing.assert_close(gradient, params.grad)
+
+
 @pytest.mark.parametrize('value', [-30.0, 30.0])
 def test_extreme_parameters_stay_finite(dist, value):
     params = torch.full((1, len(kernels.family(dist).parameters), 4), value, requires_grad=True)
@@ -130,7 +171,10 @@ def test_standardise_keeps_the_codes_and_lowers_the_mean_kl(dist, random_params)
     e = kernels.sample_prior(dist, (200, 3), seed=5, dtype=torch.float64)
     code, new_code = family.code(family.sample(params, e)), family.code(family.sample(new, e))
     torch.testing.assert_close(new_code * scale + shift, code)
-    assert family.kl(new).mean() < family.kl(params).mean()
+    if dist == 'uniform':  # whose support is fixed
+        assert torch.equal(new, params)
+    else:
+        assert family.kl(new).mean() < family.kl(params).mean()
     again, _, _ = family.standardise(new, new)
     torch.testing.assert_close(again, new)
 
