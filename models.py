@@ -1,9 +1,9 @@
 """The models: what the latents of an image are, and how they become an image.
 
 An image's latents are K = P * D numbers: P parameters for each of D latent dimensions, the location first (P
-= 1 for a point). An auto-decoder keeps them in a tensor [N, K], one row an image, which belongs to the
-training loop and not to the model: the same model serves the training latents and the test latents. In an
-auto-encoder they are the output of the encoder.
+= 1 for a point); for a Gaussian with a full covariance K = D (D + 3) / 2. An auto-decoder keeps them in a
+tensor [N, K], one row an image, which belongs to the training loop and not to the model: the same model
+serves the training latents and the test latents. In an auto-encoder they are the output of the encoder.
 """
 
 import math
@@ -27,7 +27,6 @@ class AutoDecoder(nn.Module):
     """
 
     dist = None  # a point posterior
-    params_per_dim = 1  # P
     bfloat16 = False  # whether the decoder computes in bfloat16
     masked = False  # whether the encoder, if there is one, also reads which pixels are observed
 
@@ -36,6 +35,7 @@ class AutoDecoder(nn.Module):
     ):
         super().__init__()
         self.latent_dim, self.shape = latent_dim, tuple(shape)
+        self.params_shape = 1, latent_dim  # P, D
         self.encoder = None  # a module in the models that have one
         self.decoder = choose(DECODERS, 'decoder', decoder)(latent_dim, self.shape, **options)
         # Added to the logits. It starts at the mean training image, which leaves the decoder the differences
@@ -55,9 +55,14 @@ class AutoDecoder(nn.Module):
             x = torch.stack([x, mask], 1).flatten(1, -3)  # [B, 2C, 28, 28]
         return self.encoder(x)
 
+    @property
+    def latent_size(self) -> int:
+        """K, the numbers that are an image's latents."""
+        return math.prod(self.params_shape)
+
     def params(self, latents: Tensor) -> Tensor:
-        """Latents [B, P * D] as posterior parameters [B, P, D]."""
-        return latents.view(len(latents), self.params_per_dim, self.latent_dim)
+        """Latents [B, K] as posterior parameters [B, P, D], or [B, K] where the family packs them."""
+        return latents.view(len(latents), *self.params_shape)
 
     def code(self, z: Tensor) -> Tensor:
         """The code of z [B, D]: what the decoder reads, before code_scale and code_shift."""
@@ -126,7 +131,7 @@ class AutoDecoder(nn.Module):
 
 
 class VariationalAutoDecoder(AutoDecoder):
-    """Posterior parameters to images of sampled z: model(latents [B, P * D]) -> [B, 28, 28] in 0-255.
+    """Posterior parameters to images of sampled z: model(latents [B, K]) -> [B, 28, 28] in 0-255.
 
     Each call draws fresh noise, in train and eval mode alike; setting `calls` to 0 repeats the sequence.
     dist: a name in kernels.FAMILIES. ValueError: there is no such family or decoder.
@@ -142,7 +147,7 @@ class VariationalAutoDecoder(AutoDecoder):
     ):
         super().__init__(latent_dim, decoder, shape)
         self.dist, self.seed, self.calls = dist, seed, 0
-        self.params_per_dim = len(self.family.parameters)
+        self.params_shape = self.family.shape(latent_dim)
 
     @property
     def family(self):
@@ -240,7 +245,7 @@ class VariationalAutoEncoder(VariationalAutoDecoder):
     ):
         super().__init__(dist, latent_dim, decoder, shape, seed)
         self.masked, inputs = masked, encoder_shape(shape, masked)
-        self.encoder = choose(ENCODERS, 'encoder', encoder)(latent_dim * self.params_per_dim, inputs)
+        self.encoder = choose(ENCODERS, 'encoder', encoder)(self.latent_size, inputs)
 
 
 # ------------------------------------------------------------------------------------------------- GAN

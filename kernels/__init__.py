@@ -8,6 +8,7 @@ Files, in the order in which to read them:
     noise.py        the random numbers, a function of a counter
     sampling.py     sampling with KL: the PyTorch reference, the operators, the functions for callers
     fused.py        the two Triton kernels that compute the same
+    full.py         those for Gaussians with a full covariance
     elementary.py   elementary functions for them
     adam.py         Adam for rows of latents: reference, kernel, functions for callers
     checks.py       all checks of arguments

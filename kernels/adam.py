@@ -25,9 +25,10 @@ from torch import Tensor
 from kernels.checks import check_row_adam, check_triton
 from kernels.elementary import exp, expm1, tl, triton
 
-WARPS = 2  # of a program: 64 lanes (128 on AMD)
-# Elements of a program, 8 (or 4) a lane: enough for accesses of 16 bytes; few, for many programs a batch.
-TILE = 512
+LANE = 8  # elements of a lane (4 on AMD): enough for accesses of 16 bytes
+# Elements of a program: few, for many programs a batch; but a row belongs to one program, and that of a full
+# covariance is long.
+TILE, LONG_TILE = 512, 2048
 
 
 # ----------------------------------------------------------------------------------- the reference
@@ -108,10 +109,11 @@ if triton:
             tl.store(v_ptr + at, v, mask=inside)
 
 
-def tile(k: int) -> tuple[int, int]:
-    """ROWS and BLOCK for rows of k elements."""
-    block = min(TILE, triton.next_power_of_2(max(k, 1)))
-    return TILE // block, block
+def tile(k: int) -> tuple[int, int, int]:
+    """ROWS and BLOCK for rows of k elements, and the warps of a program."""
+    block = min(LONG_TILE, triton.next_power_of_2(max(k, 1)))
+    rows = max(1, TILE // block)
+    return rows, block, rows * block // (32 * LANE)
 
 
 def log(beta: float) -> float:
@@ -123,7 +125,7 @@ def launch(latents, m, v, count, rows, gradient, lr, beta1, beta2, eps):
     if not len(rows):  # Triton refuses a grid without programs
         return
     n, k = latents.shape
-    tile_rows, block = tile(k)
+    tile_rows, block, warps = tile(k)
     lr, lr_tensor = (0.0, lr) if torch.is_tensor(lr) else (float(lr), None)
     with torch.cuda.device_of(latents):  # Triton launches on the current GPU; on a CPU this does nothing
         row_adam_kernel[(triton.cdiv(len(rows), tile_rows),)](
@@ -146,7 +148,7 @@ def launch(latents, m, v, count, rows, gradient, lr, beta1, beta2, eps):
             COMPUTE=tl.float64 if latents.dtype == torch.float64 else tl.float32,
             ROWS=tile_rows,
             BLOCK=block,
-            num_warps=WARPS,
+            num_warps=warps,
         )
     # As PyTorch's in-place operations do, so that backward() raises an error if it needs the old values.
     torch.autograd.graph.increment_version(latents)

@@ -135,11 +135,20 @@ def check_key(seed: Any, step: Any, device: torch.device) -> tuple[int, int | Te
 
 def check_sample_kl(params: Any, dist: Any, seed: Any, step: Any, rows: Any, ids: Any, draw: Any) -> tuple:
     """The arguments of `sample_kl`, except for the range of rows. Returns them, numbers as int."""
-    names = family(dist).parameters
-    if not torch.is_tensor(params) or params.dim() != 3 or params.shape[1] != len(names):
+    names, packed = family(dist).parameters, family(dist).packed
+    shape = list(params.shape) if torch.is_tensor(params) else None
+    if packed:
+        expected = '[N, K], K = D (D + 3) / 2,'
+        fits = (
+            shape and len(shape) == 2 and family(dist).shape(family(dist).latent_dim(params)) == (shape[1],)
+        )
+    else:
+        expected = f'[N, {len(names)}, D]'
+        fits = shape and len(shape) == 3 and shape[1] == len(names)
+    if not fits:
         raise ValueError(
-            f'expected params of shape [N, {len(names)}, D] for {dist} ({", ".join(names)}), '
-            f'got {list(params.shape) if torch.is_tensor(params) else type(params).__name__}'
+            f'expected params of shape {expected} for {dist} ({", ".join(names)}), '
+            f'got {type(params).__name__ if shape is None else shape}'
         )
     if params.layout != torch.strided:
         raise ValueError(f'expected params to be a dense tensor, got {describe(params)}; use .to_dense()')

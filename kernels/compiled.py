@@ -16,11 +16,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels import adam, fused
+from kernels import adam, full, fused
 from kernels.command import run_command, writing
 from kernels.elementary import INTERPRETED
 from kernels.families import FAMILIES
@@ -41,32 +42,28 @@ def report(
     The kernel is that for contiguous params [N, P, D], D = d, of Triton's type dtype, with rows given and
     without ids and draws.
     """
-    family, p = FAMILIES[dist], len(FAMILIES[dist].parameters)
-    compute = 'fp64' if dtype == 'fp64' else 'fp32'
+    family, compute = FAMILIES[dist], 'fp64' if dtype == 'fp64' else 'fp32'
+    module = full if family.packed else fused
     signature = dict(params_ptr='*' + dtype, rows_ptr='*i64', **dict.fromkeys(fused.SCALARS, 'i32'))
-    constants = dict(
-        ids_ptr=None,
-        draws_ptr=None,
-        STRIDE_N=p * d,
-        STRIDE_P=d,
-        STRIDE_D=1,
-        P=p,
-        D=d,
-        COMPUTE=triton.language.dtype(compute),
-        NOISE=family.noise_triton,
+    with torch.device('meta'):  # only shape and strides
+        params = torch.empty(1, *family.shape(d), dtype=torch.float64 if dtype == 'fp64' else torch.float32)
+        batch, constants = module.layout(params)
+    constants |= dict(
+        ids_ptr=None, draws_ptr=None, D=d, COMPUTE=triton.language.dtype(compute), NOISE=family.noise_triton
     )
+    formulas = FAMILIES['gaussian'] if family.packed else family
     if backward:
-        kernel = fused.sample_kl_gradient_kernel
+        kernel = module.sample_kl_gradient_kernel
         signature |= dict(dz_ptr='*' + dtype, dkl_ptr='*' + compute)
         signature |= dict(gradient_ptr='*' + (compute if scatter else dtype))
         constants |= dict(DZ_STRIDE_B=d, DZ_STRIDE_D=1, DKL_STRIDE=1)
-        constants |= dict(GRADIENT=family.gradient_triton, SCATTER=scatter)
+        constants |= dict(GRADIENT=formulas.gradient_triton, SCATTER=scatter)
     else:
-        kernel = fused.sample_kl_kernel
+        kernel = module.sample_kl_kernel
         signature |= dict(z_ptr='*' + dtype, kl_ptr='*' + compute)
-        constants |= dict(SAMPLE_KL=family.sample_kl_triton)
-    tile = fused.tile(d, 8 if dtype == 'fp64' else 4)
-    found = compile_and_read(kernel, target, signature, constants, tile, fused.WARPS)
+        constants |= dict(SAMPLE_KL=formulas.sample_kl_triton)
+    elements = constants['COUNT' if family.packed else 'ROWS'] * constants['BLOCK']
+    found = compile_and_read(kernel, target, signature, constants, elements, module.WARPS)
     return dict(dist=dist, kernel='backward' if backward else 'forward', D=d, **found)
 
 
@@ -84,16 +81,17 @@ def report_adam(k: int, target: str, dtype: str = 'fp32') -> dict:
         EPS=1e-8,
         COMPUTE=triton.language.dtype(dtype),
     )
-    found = compile_and_read(adam.row_adam_kernel, target, signature, constants, adam.tile(k), adam.WARPS)
+    rows, block, warps = adam.tile(k)
+    constants |= dict(ROWS=rows, BLOCK=block)
+    found = compile_and_read(adam.row_adam_kernel, target, signature, constants, rows * block, warps)
     return dict(dist='row', kernel='adam', D=k, **found)
 
 
-def compile_and_read(kernel, target, signature, constants, tile, warps):
+def compile_and_read(kernel, target, signature, constants, elements, warps):
     """Compile a kernel and read its machine code.
 
-    signature: the types of the arguments that are not constants. tile: ROWS and BLOCK.
+    signature: the types of the arguments that are not constants. elements: of a tile.
     """
-    constants |= dict(ROWS=tile[0], BLOCK=tile[1])
     signature |= dict.fromkeys(constants, 'constexpr')
     signature = {name: signature[name] for name in kernel.arg_names}
     # PyTorch aligns its allocations to at least 16 bytes, and Triton's launcher passes that to the compiler.
@@ -106,7 +104,7 @@ def compile_and_read(kernel, target, signature, constants, tile, warps):
         options=dict(num_warps=warps, enable_fp_fusion=True),
     )
     found = (read_amd if target.startswith('gfx') else read_nvidia)(compiled)
-    elements = tile[0] * tile[1] / (warps * TARGETS[target].warp_size)  # of a tile, in a lane
+    elements /= warps * TARGETS[target].warp_size  # in a lane
     return dict(
         target=target,
         elements_a_lane=elements,
@@ -136,6 +134,8 @@ def read_nvidia(kernel):
         shared_bytes=usage['SHARED'],
         spills=sum(name.startswith(('LDL', 'STL')) for name in code),
         instructions=sum(name != 'NOP' for name in code),
+        machine_loads=sum(name.startswith('LDG') for name in code),
+        machine_stores=sum(name.startswith('STG') for name in code),
         loads=sorted(int(v or 1) * int(bits) // 8 for kind, v, bits in accesses if kind == 'ld'),
         stores=sorted(int(v or 1) * int(bits) // 8 for kind, v, bits in accesses if kind == 'st'),
     )
@@ -171,7 +171,7 @@ def main():
     if args.json:
         open(args.json, 'a').close()  # an error that would otherwise come after the compilations
     found = [report(*kernel) for kernel in itertools.product(FAMILIES, (False, True), [60], TARGETS)]
-    found += [report_adam(120, target) for target in TARGETS]
+    found += [report_adam(k, target) for k in (120, 1890) for target in TARGETS]
     if args.json:
         with writing(args.json):
             args.json.write_text(json.dumps(found, indent=1), encoding='utf-8')

@@ -235,56 +235,80 @@ def tile(d: int, itemsize: int = 4) -> tuple[int, int]:
     return TILE_BYTES // itemsize // block, block
 
 
-def launch(kernel, batch, tensors, constants, arguments):
-    """Run the kernel over all samples, as one grid of programs.
+def launch(kernel, batch, tile_rows, warps, tensors, constants, arguments):
+    """Run a kernel over all samples, as one grid of programs of tile_rows samples each.
 
-    tensors: the kernel's arguments after draws_ptr. constants: those that the other kernel lacks. arguments:
+    tensors: the kernel's arguments after draws_ptr. constants: those that the other kernels lack. arguments:
     those of the operator `sample_kl`.
     """
     if not batch:  # Triton refuses a grid without programs
         return
     params, dist, seed, step, step_tensor, rows, ids, draw, draws = arguments
-    n, p, d = params.shape
-    compute = tl.float64 if params.dtype == torch.float64 else tl.float32
-    tile_rows, block = tile(d, compute.itemsize)
     with torch.cuda.device_of(params):  # Triton launches on the current GPU; on a CPU this does nothing
         kernel[(triton.cdiv(batch, tile_rows),)](
             params,
             *(x if x is None else x.contiguous() for x in (rows, ids, draws)),
             *tensors,
-            n,
+            len(params),
             batch,
             int32(seed),
             int32(seed >> 32),
             int32(step) if step_tensor is None else step_tensor,
             int32(draw),
-            *params.stride(),
-            P=p,
-            D=d,
-            COMPUTE=compute,
+            D=family(dist).latent_dim(params),
+            COMPUTE=compute_type(params),
             NOISE=family(dist).noise_triton,
-            ROWS=tile_rows,
-            BLOCK=block,
-            num_warps=WARPS,
+            num_warps=warps,
             enable_fp_fusion=True,
             **constants,
         )
+
+
+def compute_type(params: Tensor):
+    return tl.float64 if params.dtype == torch.float64 else tl.float32
+
+
+def layout(params: Tensor) -> tuple[int, dict]:
+    """Samples of a program, and the constants of both kernels that say how params and a tile lie."""
+    _, p, d = params.shape
+    rows, block = tile(d, compute_type(params).itemsize)
+    strides = dict(zip(('STRIDE_N', 'STRIDE_P', 'STRIDE_D'), params.stride()))
+    return rows, dict(P=p, ROWS=rows, BLOCK=block, **strides)
+
+
+def new_outputs(params: Tensor, dist: str, rows) -> tuple[Tensor, Tensor]:
+    """Memory for z [B, D] and kl [B]."""
+    batch = len(params) if rows is None else len(rows)
+    z = params.new_empty(batch, family(dist).latent_dim(params))
+    return z, params.new_empty(batch, dtype=torch.promote_types(params.dtype, torch.float32))
+
+
+def new_gradient(params: Tensor, rows, scatter: bool) -> Tensor:
+    """Memory for the gradient in the batch's rows, [B, P, D], or with scatter in params, [N, P, D]."""
+    if scatter:  # sums, so at least float32
+        return params.new_zeros(params.shape, dtype=torch.promote_types(params.dtype, torch.float32))
+    return params.new_empty(len(params) if rows is None else len(rows), *params.shape[1:])
+
+
+def output_gradients(dz, dkl) -> tuple:
+    """dz, which may be copied, dkl, and the constants that say how they lie."""
+    if dz is not None and dz.stride(1) not in (0, 1):
+        # Strides are compiled into the kernel, and those of a transposed dz depend on B: a kernel for each B.
+        dz = dz.contiguous()
+    dz_strides = (0, 0) if dz is None else dz.stride()
+    dkl_stride = 0 if dkl is None else dkl.stride(0)
+    return dz, dkl, dict(DZ_STRIDE_B=dz_strides[0], DZ_STRIDE_D=dz_strides[1], DKL_STRIDE=dkl_stride)
 
 
 def sample_kl(
     params: Tensor, dist: str, seed: int, step: int, step_tensor, rows, ids, draw: int, draws
 ) -> tuple[Tensor, Tensor]:
     """The operator `sample_kl` of sampling.py in Triton: z [B, D] and kl [B]."""
-    batch = len(params) if rows is None else len(rows)
-    z = params.new_empty(batch, params.shape[2])
-    kl = params.new_empty(batch, dtype=torch.promote_types(params.dtype, torch.float32))
-    launch(
-        sample_kl_kernel,
-        batch,
-        (z, kl),
-        dict(SAMPLE_KL=family(dist).sample_kl_triton),
-        (params, dist, seed, step, step_tensor, rows, ids, draw, draws),
-    )
+    z, kl = new_outputs(params, dist, rows)
+    tile_rows, constants = layout(params)
+    constants['SAMPLE_KL'] = family(dist).sample_kl_triton
+    arguments = params, dist, seed, step, step_tensor, rows, ids, draw, draws
+    launch(sample_kl_kernel, len(z), tile_rows, WARPS, (z, kl), constants, arguments)
     return z, kl
 
 
@@ -303,26 +327,11 @@ def sample_kl_gradient(
     draws,
 ) -> Tensor:
     """The operator `sample_kl_gradient` of sampling.py in Triton: [B, P, D], or with scatter [N, P, D]."""
+    gradient = new_gradient(params, rows, scatter)
     batch = len(params) if rows is None else len(rows)
-    if scatter:  # sums, so at least float32
-        gradient = params.new_zeros(params.shape, dtype=torch.promote_types(params.dtype, torch.float32))
-    else:
-        gradient = params.new_empty(batch, *params.shape[1:])
-    if dz is not None and dz.stride(1) not in (0, 1):
-        # Strides are compiled into the kernel, and those of a transposed dz depend on B: a kernel for each B.
-        dz = dz.contiguous()
-    dz_strides = (0, 0) if dz is None else dz.stride()
-    launch(
-        sample_kl_gradient_kernel,
-        batch,
-        (dz, dkl, gradient),
-        dict(
-            DZ_STRIDE_B=dz_strides[0],
-            DZ_STRIDE_D=dz_strides[1],
-            DKL_STRIDE=0 if dkl is None else dkl.stride(0),
-            GRADIENT=family(dist).gradient_triton,
-            SCATTER=scatter,
-        ),
-        (params, dist, seed, step, step_tensor, rows, ids, draw, draws),
-    )
+    dz, dkl, strides = output_gradients(dz, dkl)
+    tile_rows, constants = layout(params)
+    constants |= strides | dict(GRADIENT=family(dist).gradient_triton, SCATTER=scatter)
+    arguments = params, dist, seed, step, step_tensor, rows, ids, draw, draws
+    launch(sample_kl_gradient_kernel, batch, tile_rows, WARPS, (dz, dkl, gradient), constants, arguments)
     return gradient.to(params.dtype)

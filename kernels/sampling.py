@@ -22,7 +22,7 @@ from kernels.families import family
 from kernels.noise import philox_4x32, uniform
 
 if triton:
-    from kernels import fused
+    from kernels import full, fused
 
 
 # ----------------------------------------------------------------------------------- the reference
@@ -53,7 +53,7 @@ def params_and_noise(params, dist, seed, step, step_tensor, rows, ids, draw, dra
     return params, standard_noise(
         dist,
         ids,
-        params.shape[2],
+        family(dist).latent_dim(params),
         seed=seed % 2**64,
         step=step if step_tensor is None else step_tensor,
         draw=draw if draws is None else draws,
@@ -127,7 +127,8 @@ def register(name, forward, gradient):
     def _(params, dist, seed, step, step_tensor, rows, ids, draw, draws):
         batch = params.shape[0] if rows is None else rows.shape[0]
         kl_dtype = torch.promote_types(params.dtype, torch.float32)
-        return params.new_empty(batch, params.shape[2]), params.new_empty(batch, dtype=kl_dtype)
+        z = params.new_empty(batch, family(dist).latent_dim(params))
+        return z, params.new_empty(batch, dtype=kl_dtype)
 
     @gradient_operator.register_fake
     def _(dz, dkl, scatter, params, dist, seed, step, step_tensor, rows, ids, draw, draws):
@@ -148,11 +149,22 @@ def register(name, forward, gradient):
     return operator, gradient_operator
 
 
+def forward_triton(params, dist, *rest):
+    """`forward_reference` by the Triton kernels."""
+    return (full if family(dist).packed else fused).sample_kl(params, dist, *rest)
+
+
+def gradient_triton(dz, dkl, scatter, params, dist, *rest):
+    """`gradient_reference` by the Triton kernels."""
+    module = full if family(dist).packed else fused
+    return module.sample_kl_gradient(dz, dkl, scatter, params, dist, *rest)
+
+
 sample_kl_operator, gradient_operator = register('sample_kl', forward_reference, gradient_reference)
 if triton:
-    sample_kl_operator.register_kernel('cuda')(fused.sample_kl)
-    gradient_operator.register_kernel('cuda')(fused.sample_kl_gradient)
-    triton_operator, _ = register('sample_kl_triton', fused.sample_kl, fused.sample_kl_gradient)
+    sample_kl_operator.register_kernel('cuda')(forward_triton)
+    gradient_operator.register_kernel('cuda')(gradient_triton)
+    triton_operator, _ = register('sample_kl_triton', forward_triton, gradient_triton)
 
 
 # -------------------------------------------------------------------------------- what callers use
@@ -170,8 +182,8 @@ def sample_kl(
 ) -> tuple[Tensor, Tensor]:
     """One reparameterised sample z ~ q(z; params) for each row, and KL(q || prior), differentiable in params.
 
-    params  [N, P, D], P posterior parameters for each dimension as FAMILIES[dist] lists them; float32,
-            float64, bfloat16 or float16; any strides.
+    params  [N, P, D], P posterior parameters for each dimension as FAMILIES[dist] lists them (gaussian-full:
+            [N, K], K = D (D + 3) / 2); float32, float64, bfloat16 or float16; any strides.
     dist    the family, a name in FAMILIES.
     seed    int in [0, 2^64).
     step    int or 0-d int64 tensor.
@@ -249,11 +261,11 @@ def sample_kl_gradient(
     dkl     [B], its gradient in kl; None for 0.
     The others are the arguments that `sample_kl` had.
 
-    Returns [B, P, D] in the dtype of params. ValueError as in `sample_kl`.
+    Returns [B, P, D] (or [B, K]) in the dtype of params. ValueError as in `sample_kl`.
     """
     _, *arguments = operator_arguments(params, dist, seed, step, rows, ids, draw)
     batch = params.shape[0] if rows is None else rows.shape[0]
-    checks.check_gradient('dz', dz, [batch, params.shape[2]], params.device)
+    checks.check_gradient('dz', dz, [batch, family(dist).latent_dim(params)], params.device)
     checks.check_gradient('dkl', dkl, [batch], params.device)
     return gradient_operator(dz, dkl, False, params.detach(), *arguments)
 

@@ -21,7 +21,7 @@ def test_encoders_give_latents_of_images_of_any_shape(dist, encoder, shape):
         model = models.AutoEncoder(encoder, 3, shape=shape)
     x = torch.rand(5, *shape, generator=torch.Generator().manual_seed(0))
     latents = model.encoder(x)
-    assert latents.shape == (5, 3 * model.params_per_dim)
+    assert latents.shape == (5, model.latent_size)
     model(latents).sum().backward()
     assert all(torch.isfinite(p.grad).all() and p.grad.any() for p in model.encoder.parameters())
     model.eval()  # an image's latents are its own, whatever the batch

@@ -132,7 +132,7 @@ def initialize_latents(model: nn.Module, images: Images, obs_std: float) -> Tens
     device, d = images.device, model.latent_dim
     code, variance = principal_components(images, d)  # [len(images), D], [D]
     spread = obs_std / torch.sqrt(variance + obs_std**2)  # [D]
-    if model.dist and model.params_per_dim == 1:
+    if model.dist and len(model.family.parameters) == 1:
         # Which rotation does not matter: the same for every seed.
         generator = torch.Generator().manual_seed(0)
         # Orthonormal columns, the first of them along the diagonal (1, ..., 1), which stays unused. The

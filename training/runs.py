@@ -137,7 +137,7 @@ def trained_schema(config: Config, model: nn.Module) -> dict:
     if config.system == 'gan':
         return {**parts, 'frames': TensorOf(torch.uint8, (None, None, *config.shape))}
     n = config.n_train - (held_out(config.n_train) if config.patience else 0)
-    k = model.params_per_dim * model.latent_dim
+    k = model.latent_size
     parts['latents'] = TensorOf(torch.float32, (n, k))
     n_classes = config.n_classes or len(DATASETS[config.dataset])
     parts['labels'] = TensorOf(torch.int64, (n,), below=n_classes)

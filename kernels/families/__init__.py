@@ -3,8 +3,9 @@
 Each family is a file: read gaussian.py first. family.py says what a family consists of; FAMILIES, at the end
 of this file, lists all of them.
 
-A posterior has P parameters for each latent dimension, params [..., P, D], the location first. All
-parameters zero give the prior p(z). A sample z is a function of the parameters and of standard noise e ~ p
+A posterior has P parameters for each latent dimension, params [..., P, D], the location first (one that is
+not independent from dimension to dimension has params [..., K]: see gaussian_full.py). All parameters zero
+give the prior p(z). A sample z is a function of the parameters and of standard noise e ~ p
 that does not depend on them (the reparameterisation trick; Kingma and Welling, "Auto-encoding variational
 Bayes", 2014).
 
@@ -21,10 +22,17 @@ tensor for each parameter. To add a family, write a file with both versions, a r
 from kernels.families.exponential import EXPONENTIAL
 from kernels.families.family import Family
 from kernels.families.gaussian import GAUSSIAN
+from kernels.families.gaussian_full import GAUSSIAN_FULL
 from kernels.families.laplace import LAPLACE
 from kernels.families.uniform import UNIFORM
 
-FAMILIES = {'gaussian': GAUSSIAN, 'laplace': LAPLACE, 'exponential': EXPONENTIAL, 'uniform': UNIFORM}
+FAMILIES = {
+    'gaussian': GAUSSIAN,
+    'laplace': LAPLACE,
+    'exponential': EXPONENTIAL,
+    'uniform': UNIFORM,
+    'gaussian-full': GAUSSIAN_FULL,
+}
 
 
 def family(dist: str) -> Family:

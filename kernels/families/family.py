@@ -1,5 +1,6 @@
 """What a family of posteriors consists of, and what several families share."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Family:
-    # Names of the P parameters, in the order of params [..., P, D].
+    # Names of the P parameters, in the order of params [..., P, D]. (Those of a packed family, see below, are
+    # [..., K], and so are they wherever it says [..., P, D] here.)
     parameters: tuple[str, ...]
     # uniforms [..., 4] -> e [..., 4], draws from the prior
     noise: Callable
@@ -40,6 +42,18 @@ class Family:
     # minimises the mean KL of the posteriors in reference. The code of the old z is scale * (code of the new
     # z) + shift.
     standardise: Callable
+    # Whether params are [..., K], K = D (D + 3) / 2: two numbers for each dimension, and one for each pair.
+    packed: bool = False
+
+    def shape(self, latent_dim: int) -> tuple[int, ...]:
+        """The shape of one image's params: (P, D), or (K,)."""
+        d = latent_dim
+        return (d * (d + 3) // 2,) if self.packed else (len(self.parameters), d)
+
+    def latent_dim(self, params: Tensor) -> int:
+        """D of these params."""
+        columns = params.shape[-1]
+        return (math.isqrt(9 + 8 * int(columns)) - 3) // 2 if self.packed else columns
 
 
 def h(x: Tensor) -> Tensor:

@@ -61,6 +61,10 @@ def standardise(params: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tens
     )
 
 
+def start(code: Tensor, spread: Tensor) -> Tensor:
+    return torch.stack([code, torch.log(spread).expand_as(code)], -2)
+
+
 GAUSSIAN = Family(
     ('mu', 'log sigma'),
     noise,
@@ -76,6 +80,6 @@ GAUSSIAN = Family(
     ),
     quantile=torch.special.ndtri,
     code=lambda z: z,
-    start=lambda code, spread: torch.stack([code, torch.log(spread).expand_as(code)], -2),
+    start=start,
     standardise=standardise,
 )

@@ -30,7 +30,7 @@ def test_evaluate_model_fits_the_latents_only(digits, dist):
     torch.manual_seed(0)
     test_set = digits[1]
     model = VariationalAutoDecoder(dist, 8) if dist else AutoDecoder(8)
-    latents = torch.randn(len(test_set), 8 * model.params_per_dim, requires_grad=True)
+    latents = torch.randn(len(test_set), model.latent_size, requires_grad=True)
     before, weights = latents.detach().clone(), [weight.clone() for weight in model.parameters()]
     loader = DataLoader(test_set, batch_size=16, shuffle=True)
     opt = torch.optim.Adam([latents], lr=0.1)

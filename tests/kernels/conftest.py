@@ -46,12 +46,14 @@ def row_adam_(request):
 
 @pytest.fixture(scope='session')
 def random_params(device):
-    """random_params(dist, n, d, dtype): normal parameters [n, P, d], the same numbers in each call."""
+    """random_params(dist, n, d, dtype): normal parameters [n, P, d] or [n, K], the same in each call."""
 
     def draw(dist, n=6, d=5, dtype=torch.float32):
-        p = len(kernels.family(dist).parameters)
-        generator = torch.Generator().manual_seed(0)
-        return torch.randn(n, p, d, generator=generator, dtype=torch.float64).to(device, dtype)
+        family, generator = kernels.family(dist), torch.Generator().manual_seed(0)
+        params = torch.randn(n, *family.shape(d), generator=generator, dtype=torch.float64)
+        if family.packed:
+            params[:, 2 * d :] /= max(d, 1) ** 0.5  # a row of T adds at most the variance 1
+        return params.to(device, dtype)
 
     return draw
 

@@ -18,8 +18,12 @@ NEIGHBOURS = torch.zeros(5, 3)  # its first four rows and its last four share me
 @pytest.mark.parametrize(
     'params, arguments, message',
     [
-        (PARAMS, dict(dist='cauchy'), "one of gaussian, laplace, exponential, uniform, got 'cauchy'"),
-        (PARAMS, dict(dist=['gaussian']), r"uniform, got \['gaussian'\]"),
+        (
+            PARAMS,
+            dict(dist='cauchy'),
+            "one of gaussian, laplace, exponential, uniform, gaussian-full, got 'cauchy'",
+        ),
+        (PARAMS, dict(dist=['gaussian']), r"gaussian-full, got \['gaussian'\]"),
         (PARAMS[:, :1], {}, r'\[N, 2, D\] for gaussian \(mu, log sigma\), got \[4, 1, 3\]'),
         (PARAMS[0], {}, r'got \[2, 3\]'),
         ([1, 2], {}, 'got list'),

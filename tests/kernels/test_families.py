@@ -2,44 +2,59 @@
 
 import math
 
-import numpy as np
 import pytest
 import scipy.stats
 import torch
-from torch.distributions import Exponential, Laplace, Normal, Uniform, kl_divergence
+from torch.distributions import Exponential, Laplace, MultivariateNormal, Normal, Uniform, kl_divergence
 
 import kernels
 from kernels.families.family import h
+from kernels.families.gaussian_full import unpack
 
-# A family's row: parameters [N, P, D] -> the same posterior in torch.distributions; its prior; and one row's
-# parameters [P] -> that posterior in SciPy.
+# A family's row: parameters [N, P, D] -> the same posterior in torch.distributions; its prior; and one
+# image's parameters [P, D] -> the same posterior in SciPy, of each dimension.
 DISTRIBUTIONS = {
     'gaussian': (
         lambda p: Normal(p[:, 0], p[:, 1].exp()),
         lambda: Normal(0.0, 1.0),
-        lambda p: scipy.stats.norm(p[0], np.exp(p[1])),
+        lambda p: scipy.stats.norm(p[0], torch.exp(p[1])),
     ),
     'laplace': (
         lambda p: Laplace(p[:, 0], p[:, 1].exp()),
         lambda: Laplace(0.0, 1.0),
-        lambda p: scipy.stats.laplace(p[0], np.exp(p[1])),
+        lambda p: scipy.stats.laplace(p[0], torch.exp(p[1])),
     ),
     'exponential': (
         lambda p: Exponential(p[:, 0].exp()),
         lambda: Exponential(1.0),
-        lambda p: scipy.stats.expon(scale=np.exp(-p[0])),
+        lambda p: scipy.stats.expon(scale=torch.exp(-p[0])),
     ),
     'uniform': (
         lambda p: Uniform(*interval(p[:, 0], p[:, 1])),
         lambda: Uniform(-1.0, 1.0),
-        lambda p: scipy.stats.uniform(interval(*p)[0], 2 / np.cosh(p[1])),
+        lambda p: scipy.stats.uniform(interval(*p)[0], 2 / torch.cosh(p[1])),
+    ),
+    'gaussian-full': (
+        lambda p: MultivariateNormal(unpack(p)[0], scale_tril=scale(p)),
+        lambda: Normal(0.0, 1.0),
+        lambda p: scipy.stats.norm(unpack(p)[0], scale(p).square().sum(-1).sqrt()),
     ),
 }
 
 
+def scale(p):
+    """L of a Gaussian with a full covariance."""
+    mu, s, t = unpack(p)
+    return torch.exp(s).unsqueeze(-1) * (t + torch.eye(mu.shape[-1]))
+
+
+def total(x):
+    """Over the dimensions, unless torch.distributions has added them up."""
+    return x.sum(-1) if x.dim() > 1 else x
+
+
 def interval(a, s):
     """Ends of a uniform posterior."""
-    a, s = torch.as_tensor(a), torch.as_tensor(s)
     w = 1 / torch.cosh(s)
     return (1 - w) * torch.tanh(a) - w, (1 - w) * torch.tanh(a) + w
 
@@ -52,7 +67,9 @@ def test_kl_equals_torch_distributions(dist, random_params):
     params = random_params(dist, dtype=torch.float64).cpu()
     posterior, prior, _ = DISTRIBUTIONS[dist]
     _, kl = kernels.sample_kl(params, dist, seed=0, step=0)
-    torch.testing.assert_close(kl, kl_divergence(posterior(params), prior()).sum(1))
+    if dist == 'gaussian-full':
+        prior = lambda: MultivariateNormal(torch.zeros(5).double(), torch.eye(5).double())  # noqa: E731
+    torch.testing.assert_close(kl, total(kl_divergence(posterior(params), prior())))
 
 
 def test_the_density_equals_torch_distributions(dist, random_params):
@@ -60,10 +77,14 @@ def test_the_density_equals_torch_distributions(dist, random_params):
     posterior, prior, _ = DISTRIBUTIONS[dist]
     z, _ = kernels.sample_kl(params, dist, seed=0, step=0)
     log_density = kernels.family(dist).log_density
-    torch.testing.assert_close(log_density(params, z), posterior(params).log_prob(z))
+    expected = posterior(params).log_prob(z)  # [N, D], or [N] where its dimensions depend on each other
+    actual = log_density(params, z)
+    torch.testing.assert_close(actual if expected.dim() > 1 else actual.sum(1), expected)
     torch.testing.assert_close(
         log_density(torch.zeros_like(params), z), prior().log_prob(z), check_dtype=False
     )
+    several = torch.stack([z, 0.9 * z])  # [2, N, D]
+    torch.testing.assert_close(log_density(params, several)[0], actual)
 
 
 @pytest.mark.parametrize('z', [-1.5, 0.51, 2.0])
@@ -78,7 +99,7 @@ def test_kl_equals_its_monte_carlo_estimate(dist, random_params):
     n = 40_000
     rows = torch.arange(2).repeat_interleave(n)
     z, kl = kernels.sample_kl(params, dist, seed=1, step=0, rows=rows, draw=torch.arange(n).repeat(2))
-    ratio = (posterior(params[rows]).log_prob(z) - prior().log_prob(z)).sum(1).view(2, n)
+    ratio = (total(posterior(params[rows]).log_prob(z)) - total(prior().log_prob(z))).view(2, n)
     error = 5 * ratio.std(1) / math.sqrt(n) + 1e-7  # of a uniform posterior the ratio is the same everywhere
     assert ((ratio.mean(1) - kl.view(2, n)[:, 0]).abs() < error).all()
 
@@ -107,12 +128,13 @@ def test_h_is_not_negative():
 
 def test_samples_follow_the_posterior(sample_kl, dist, random_params, device):
     params = random_params(dist, n=1, d=4)
-    n = 8192
+    # Triton's interpreter takes a hundredth of a second for each sample of a full covariance.
+    n = 512 if kernels.family(dist).packed and sample_kl is kernels.sample_kl_triton else 8192
     rows = torch.zeros(n, dtype=torch.int64, device=device)
     z, _ = sample_kl(params, dist, seed=2, step=0, rows=rows, draw=torch.arange(n, device=device))
-    for d in range(4):
-        posterior = DISTRIBUTIONS[dist][2](params[0, :, d].double().cpu().numpy())
-        assert scipy.stats.kstest(z[:, d].double().cpu().numpy(), posterior.cdf).pvalue > 1e-3
+    posterior = DISTRIBUTIONS[dist][2](params[0].cpu())
+    for d, samples in enumerate(z.double().cpu().T):
+        assert scipy.stats.kstest(posterior.cdf(samples[:, None])[:, d], 'uniform').pvalue > 1e-3
 
 
 def test_the_mean_equals_torch_distributions(dist, random_params):
@@ -127,7 +149,7 @@ def test_the_quantiles_of_the_prior_equal_torch_distributions(dist):
 
 
 def test_zero_parameters_are_the_prior(dist):
-    params = torch.zeros(7, len(kernels.family(dist).parameters), 6)
+    params = torch.zeros(7, *kernels.family(dist).shape(6))
     z, kl = kernels.sample_kl(params, dist, seed=9, step=0)
     assert torch.equal(z, kernels.sample_prior(dist, (7, 6), seed=9)) and not kl.any()
 
@@ -157,7 +179,7 @@ def test_the_narrowest_laplace_has_a_finite_kl_and_gradient(mu, s):
 
 @pytest.mark.parametrize('value', [-30.0, 30.0])
 def test_extreme_parameters_stay_finite(dist, value):
-    params = torch.full((1, len(kernels.family(dist).parameters), 4), value, requires_grad=True)
+    params = torch.full((1, *kernels.family(dist).shape(4)), value, requires_grad=True)
     z, kl = kernels.sample_kl(params, dist, seed=0, step=0)
     assert torch.isfinite(z).all() and torch.isfinite(kl).all() and (kl > 0).all()
     (gradient,) = torch.autograd.grad(z.sum() + kl.sum(), params)

@@ -42,7 +42,7 @@ def test_noise_is_finite_and_accurate_for_uniforms_near_every_special_place(dist
 
 def test_noise_is_independent_between_draws_rows_steps_and_dimensions(dist):
     n, d = 20_000, 8
-    params = torch.zeros(1, len(kernels.family(dist).parameters), d)
+    params = torch.zeros(1, *kernels.family(dist).shape(d))
     zero, i = torch.zeros(n, dtype=torch.int64), torch.arange(n)
     samples = [
         kernels.sample_kl(params, dist, seed=0, step=0, rows=zero, draw=i)[0],

@@ -14,7 +14,7 @@ def test_latents_start_near_the_prior(digits, small_config, dist, n, latent_dim)
     model = build_model(small_config(dist, latent_dim=latent_dim))
     images = Images(digits[0].part(slice(n)), 'cpu')
     latents = initialize_latents(model, images, obs_std=0.1)
-    assert latents.shape == (5 * n, latent_dim * model.params_per_dim) and torch.isfinite(latents).all()
+    assert latents.shape == (5 * n, model.latent_size) and torch.isfinite(latents).all()
     _, kl = model.sample(model.params(latents), seed=0, step=0, index=torch.arange(5 * n))
     assert kl.mean() < 4 * latent_dim  # nats: within reach of N(0, 1), whatever the images
 

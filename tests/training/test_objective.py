@@ -131,7 +131,7 @@ def test_the_bound_and_its_gradient_equal_those_of_torchs_distributions(
     model, x = build_model(config).double(), digits[0].X[:5].double() / 255
     generator, noise = torch.Generator().manual_seed(0), dict(seed=1, step=2)
     observed = torch.rand(x.shape, generator=generator) < 0.5 if incomplete else None
-    shape = (5, model.params_per_dim, 8)
+    shape = (5, *model.params_shape)
     params = 0.5 * torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
     index = torch.tensor([7, 3, 2, 90, 11])
 
