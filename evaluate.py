@@ -11,9 +11,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from evaluation import (
     describe_run,
     evaluate_model,
+    grade_likelihood,
+    grade_posteriors,
     grade_samples,
     grade_test,
     grade_training,
@@ -26,6 +30,8 @@ from evaluation import (
 from training import (
     DATASETS,
     SUCCESSOR,
+    ImageDataset,
+    TrainedRun,
     UserError,
     data_path_flag,
     device_flag,
@@ -36,6 +42,7 @@ from training import (
     load_split,
     lock_folder,
     parse_flags,
+    refine_posteriors,
     run_command,
     settle,
     whole_number,
@@ -74,6 +81,19 @@ class Options:
         whole_number,
         metavar='N',
     )
+    refine: str | None = flag(
+        None,
+        "fit the test images' posteriors further, and report their refined_negative_elbo: those of the run's "
+        'own family (of points: Gaussian), or Gaussians with a full covariance',
+        choices=['own', 'full'],
+    )
+    likelihood: int = flag(
+        0,
+        'estimate log p of the test images by K importance samples of each: log_likelihood, and ess, the '
+        'effective sample size; best with --refine full',
+        whole_number,
+        metavar='K',
+    )
 
 
 def find_runs(named: list[Path]) -> list[Path]:
@@ -84,6 +104,22 @@ def find_runs(named: list[Path]) -> list[Path]:
     if not runs:
         raise UserError('expected trained runs under runs/, got none; first run: python train_vad.py')
     return runs
+
+
+def grade_further(
+    trained: TrainedRun, test_set: ImageDataset, latents: Tensor, options: Options, folder: Path | None
+) -> dict:
+    """The grades that --refine and --likelihood add, and in folder, if there is one, likelihood.png.
+
+    latents: [n, K], of the test images.
+    """
+    model, grades = trained.model, {}
+    if options.refine or not model.dist:  # a point has no density: a posterior is fitted around it
+        model, latents = refine_posteriors(trained, test_set, latents, full=options.refine == 'full')
+        grades = grade_posteriors(trained, model, test_set, latents)
+    if options.likelihood:
+        grades |= grade_likelihood(trained, model, latents, test_set, options.likelihood, folder)
+    return grades
 
 
 def grade_run(folder: Path, options: Options, writable: bool) -> dict:
@@ -116,6 +152,14 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
         test_latents, seconds = infer_latents(trained, test_set)
         results |= grade_test(trained, test_set, test_latents)
         results['test_seconds'] = round(seconds, 1)
+        if options.refine or options.likelihood:
+            picture = folder if writable and own and test_set.checksum() == config.test_checksum else None
+            results |= grade_further(trained, test_set, test_latents, options, picture)
+    elif options.refine or options.likelihood:
+        raise UserError(
+            f'cannot grade {folder}: expected a run with posteriors for --refine and --likelihood, got a '
+            'GAN, which has no density'
+        )
     if own:
         results |= grade_samples(trained, train_set, test_set)
     else:

@@ -182,6 +182,20 @@ class VariationalAutoDecoder(AutoDecoder):
         return self.decode(z)
 
 
+def with_posteriors(model: AutoDecoder, dist: str) -> VariationalAutoDecoder:
+    """A variational auto-decoder that has the decoder of model, shared and not copied, and posteriors of the
+    family dist."""
+    other = VariationalAutoDecoder.__new__(VariationalAutoDecoder)
+    nn.Module.__init__(other)
+    other.dist, other.seed, other.calls = dist, 0, 0
+    other.latent_dim, other.shape, other.bfloat16 = model.latent_dim, model.shape, model.bfloat16
+    other.params_shape, other.encoder = other.family.shape(model.latent_dim), None
+    other.decoder, other.pixel_bias = model.decoder, model.pixel_bias
+    other.register_buffer('code_scale', model.code_scale)
+    other.register_buffer('code_shift', model.code_shift)
+    return other.eval()
+
+
 # ------------------------------------------------------------------------------ models with an encoder
 
 

@@ -1,7 +1,7 @@
 """The grades of a trained run: what results.json says besides the configuration."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evaluation import frechet
 from evaluation.losses import course_loss, mean_loss
@@ -56,6 +56,21 @@ def grade_test(trained: TrainedRun, test_set: ImageDataset, latents: Tensor) -> 
     same_classes = test_set.labelled and (test_set.name, len(test_set.classes)) == (config.dataset, classes)
     accuracy = neighbours.score(model.mean(latents).cpu(), test_set.y) if same_classes else None
     return {**grades, 'knn_accuracy': accuracy}
+
+
+@torch.no_grad()
+def grade_posteriors(
+    trained: TrainedRun, model: nn.Module, test_set: ImageDataset, latents: Tensor
+) -> dict[str, float]:
+    """The negative ELBO of test images by posteriors that were fitted further, see refine_posteriors."""
+    images, seed = Images(test_set, latents.device), noise_key(trained.config.seed, GRADE)
+    reconstruction, kl = mean_negative_elbo(model, latents, images, trained.config, seed=seed)
+    return {
+        'refined_posterior': model.dist,
+        'refined_negative_elbo': reconstruction + kl,
+        'refined_reconstruction': reconstruction,
+        'refined_kl': kl,
+    }
 
 
 @torch.no_grad()

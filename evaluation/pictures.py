@@ -247,6 +247,15 @@ def draw_amortisation(table: list[dict], file_name: Path):
     save_figure(fig, file_name)
 
 
+def draw_likelihood(draws: list[int], negative_log_p: np.ndarray, file_name: Path):
+    """The mean of -log p over the images, as estimated by these numbers of draws."""
+    fig, ax = plt.subplots(figsize=(6, 3.5), layout='tight')
+    ax.plot(draws, negative_log_p, marker='.')
+    ax.set(xlabel='importance samples of an image', ylabel='-log p(x), nats an image', xscale='log')
+    ax.grid(alpha=0.3)
+    save_figure(fig, file_name)
+
+
 # ---------------------------------------------------------------------------------- all pictures of a run
 
 

@@ -37,6 +37,7 @@ CAPTIONS = {
         "Negative ELBO of test images whose latents were fitted further, from the encoder's and from the "
         'prior.'
     ),
+    'likelihood.png': 'The estimate of -log p of test images, by the number of importance samples.',
     'samples.gif': 'The same draws from the prior, epoch after epoch.',
     'interpolation.gif': 'The interpolation as an animation.',
 }
@@ -65,10 +66,19 @@ figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #55
 # Of the table of runs, name -> alignment.
 COLUMNS = dict.fromkeys(['run', 'system', 'dist', 'dataset'], '<') | dict.fromkeys(
     ['n_test', 'latent_dim', 'seed', 'train_loss', 'test_loss', 'test_loss_mean', 'kl', 'test_negative_elbo']
-    + ['knn_accuracy', 'frechet', 'frechet_floor', 'classes', 'test_seconds'],
+    + ['log_likelihood', 'ess', 'knn_accuracy', 'frechet', 'frechet_floor', 'classes', 'test_seconds'],
     '>',
 )
-ONE_DECIMAL = ('kl', 'test_negative_elbo', 'frechet', 'frechet_floor', 'test_seconds', 'train_seconds')
+ONE_DECIMAL = (
+    'kl',
+    'test_negative_elbo',
+    'log_likelihood',
+    'ess',
+    'frechet',
+    'frechet_floor',
+    'test_seconds',
+    'train_seconds',
+)
 
 
 def describe_run(trained: TrainedRun) -> dict:

@@ -17,7 +17,7 @@ from training.run_folders import SUCCESSOR, check_collection, is_finished, lock_
 from training.runs import CHECKSUM, Run, TrainedRun, build_model, check_device, find_data
 from training.runs import load_data, load_run, load_split, open_run
 from training.batches import Images
-from training.randomness import GRADE, IMPUTE, INFER, PRIOR, fold, noise_key
+from training.randomness import GRADE, IMPUTE, INFER, LIKELIHOOD, PRIOR, fold, noise_key
 from training.initialization import fit_warm_start, initialize_latents
 from training.objective import encode, mean_negative_elbo
 from training.optimisers import one_cycle
@@ -26,5 +26,6 @@ from training.gan_trainer import GANTrainer
 from training.regularisation import hold_out, zero_weights
 from training.loop import fit
 from training.inference import INFER_LR, fit_latents, infer_latents, refine_latents
+from training.posteriors import refine_posteriors
 from training.files import checksum, read_json, write_array, write_arrays, write_atomically, write_json
 from training.checkpoints import read_metrics

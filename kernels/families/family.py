@@ -42,6 +42,8 @@ class Family:
     # minimises the mean KL of the posteriors in reference. The code of the old z is scale * (code of the new
     # z) + shift.
     standardise: Callable
+    # params [..., P, D], factor -> posteriors whose scale is factor times as large, if the family has one
+    widen: Callable = lambda params, factor: params
     # Whether params are [..., K], K = D (D + 3) / 2: two numbers for each dimension, and one for each pair.
     packed: bool = False
 
@@ -69,6 +71,11 @@ def location_scale_sample(params: Tensor, e: Tensor) -> Tensor:
     """z = mu + exp(s) e, for the Gaussian and the Laplace, where s is the logarithm of the scale."""
     mu, s = params.unbind(-2)
     return torch.addcmul(mu, torch.exp(s), e)
+
+
+def location_scale_widen(params: Tensor, factor: float) -> Tensor:
+    location, s = params.unbind(-2)
+    return torch.stack([location, s + math.log(factor)], -2)
 
 
 def standard(params: Tensor, z: Tensor) -> Tensor:

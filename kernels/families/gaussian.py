@@ -7,7 +7,14 @@ from torch import Tensor
 
 from kernels.elementary import cos_sin, exp, expm1, jit, log, tl
 from kernels.elementary import h as h_triton
-from kernels.families.family import Family, h, location_scale_sample, location_scale_standardise, standard
+from kernels.families.family import (
+    Family,
+    h,
+    location_scale_sample,
+    location_scale_standardise,
+    location_scale_widen,
+    standard,
+)
 from kernels.noise import uniform_triton
 
 
@@ -82,4 +89,5 @@ GAUSSIAN = Family(
     code=lambda z: z,
     start=start,
     standardise=standardise,
+    widen=location_scale_widen,
 )

@@ -96,6 +96,11 @@ def standardise(params: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tens
     return new, scale, shift  # T acts before the scale, and stays
 
 
+def widen(params: Tensor, factor: float) -> Tensor:
+    mu, log_diagonal, t = params.tensor_split([d := GAUSSIAN_FULL.latent_dim(params), 2 * d], -1)
+    return torch.cat([mu, log_diagonal + math.log(factor), t], -1)
+
+
 GAUSSIAN_FULL = Family(
     ('mu', 'log diagonal', 'T'),
     gaussian.noise,
@@ -111,5 +116,6 @@ GAUSSIAN_FULL = Family(
     code=lambda z: z,
     start=start,
     standardise=standardise,
+    widen=widen,
     packed=True,
 )

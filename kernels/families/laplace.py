@@ -7,7 +7,14 @@ from torch import Tensor
 
 from kernels.elementary import exp, expm1, jit, log, tl
 from kernels.elementary import h as h_triton
-from kernels.families.family import Family, h, location_scale_sample, location_scale_standardise, standard
+from kernels.families.family import (
+    Family,
+    h,
+    location_scale_sample,
+    location_scale_standardise,
+    location_scale_widen,
+    standard,
+)
 
 
 def noise(u: Tensor) -> Tensor:
@@ -106,4 +113,5 @@ LAPLACE = Family(
     # 2**0.5 is the prior's standard deviation.
     start=lambda code, spread: torch.stack([2**0.5 * code, torch.log(spread).expand_as(code)], -2),
     standardise=standardise,
+    widen=location_scale_widen,
 )
