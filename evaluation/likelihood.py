@@ -105,7 +105,10 @@ def estimate_likelihood(
     for index in tqdm(range(len(latents)), 'likelihood', disable=None, leave=False, unit='image'):
         x, observed = images[torch.tensor([index], device=latents.device)]
         z, log_ratio = proposal_draws(model, model.params(latents[index : index + 1]), k, index, seed)
-        parts = [objective.reconstruction(part, x, observed) for part in z.split(CHUNK)]
+        parts = [
+            objective.reconstruction(part, x.expand(len(part), *x.shape[1:]), observed)
+            for part in z.split(CHUNK)
+        ]
         log_weight = -torch.cat(parts).double() - constant(trained, x, observed) - log_ratio  # [k]
         cumulated = torch.logcumsumexp(log_weight, 0)
         log_p.append(torch.stack([cumulated[n - 1] - math.log(n) for n in draws]).cpu())
