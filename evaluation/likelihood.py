@@ -30,7 +30,7 @@ from tqdm import tqdm
 import kernels
 from evaluation.pictures import draw_likelihood
 from training import LIKELIHOOD, ImageDataset, Images, TrainedRun, noise_key
-from training.objective import CHUNK, NegativeELBO
+from training.objective import CHUNK, NegativeELBO, constant_term
 
 WIDER = 1.05  # factor of the posterior's scale
 SHARE = 0.02  # of the draws that come from the prior
@@ -57,14 +57,6 @@ class Likelihood:
             'ess': float(self.ess.median()),
             'likelihood_draws': self.draws[-1],
         }
-
-
-def constant(trained: TrainedRun, x: Tensor, observed: Tensor | None) -> float:
-    """What the reconstruction term leaves out of -log p(x | z), for one image x [1, *shape]."""
-    if trained.config.likelihood == 'bernoulli':
-        return 0.0
-    pixels = x.numel() if observed is None else int(observed.sum())
-    return 0.5 * pixels * math.log(2 * math.pi * trained.config.obs_std**2)
 
 
 def proposal_draws(model: nn.Module, params: Tensor, k: int, index: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -109,7 +101,9 @@ def estimate_likelihood(
             objective.reconstruction(part, x.expand(len(part), *x.shape[1:]), observed)
             for part in z.split(CHUNK)
         ]
-        log_weight = -torch.cat(parts).double() - constant(trained, x, observed) - log_ratio  # [k]
+        pixels = x.numel() if observed is None else int(observed.sum())
+        reconstruction = torch.cat(parts).double() + constant_term(trained.config, pixels)
+        log_weight = -reconstruction - log_ratio  # [k]
         cumulated = torch.logcumsumexp(log_weight, 0)
         log_p.append(torch.stack([cumulated[n - 1] - math.log(n) for n in draws]).cpu())
         ess.append(1 / log_weight.softmax(0).square().sum().cpu())

@@ -10,8 +10,6 @@ it is there: the same command again goes on where it stopped. docs/incomplete-da
 """
 
 import itertools
-import subprocess
-import sys
 import time
 from argparse import ArgumentTypeError
 from dataclasses import dataclass
@@ -24,7 +22,8 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from evaluation import NEIGHBOURS
 from experiments.baselines import BASELINES
-from experiments.imputation_report import METHODS, cell_name, read_entries, read_rows, write_report
+from experiments.imputation_report import METHODS, cell_name, read_rows, write_report
+from experiments.scripts import check_out, read_entries, run_script
 from imputation import impute
 from training import (
     ImageDataset,
@@ -42,7 +41,6 @@ from training import (
     write_json,
 )
 from training.data import default_data_path
-from training.startup import FOLDER
 
 # Name of the data set, number of training and of test images, and flags of the systems: the default number of
 # epochs is meant for few images.
@@ -199,18 +197,6 @@ def grade(true: np.ndarray, mean: np.ndarray, std: np.ndarray | None, missing: n
     return grades
 
 
-def run_script(script: str, *arguments):
-    """One of this project's scripts, in a process of its own. UserError: it failed."""
-    command = [sys.executable, FOLDER / script, *arguments]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if result.returncode:
-        reason = (result.stderr.strip().splitlines() or [f'exit status {result.returncode}'])[-1]
-        raise UserError(
-            f'expected {script} to end without an error, got: {reason.removeprefix("error: ")}; mend that '
-            f'and start the same command again, which goes on'
-        )
-
-
 def compare(options: Options):
     """Compute what is not in the folder yet, a line for each result."""
     number = len(options.data) * len(options.seeds) * len(options.rates) * len(options.methods)
@@ -239,17 +225,12 @@ def compare(options: Options):
 
 def main():
     options = parse_flags(Options)
-    out, cells = options.out, options.out / 'cells'
-    if out.exists() and any(path.name[0] != '.' for path in out.iterdir()) and not cells.is_dir():
-        raise UserError(
-            f'expected --out to be a new folder or one of this command, got {out}, which holds other things; '
-            f'name another'
-        )
+    check_out(options.out)
     if not options.report:
-        cells.mkdir(parents=True, exist_ok=True)
-        with lock_folder(out):
+        (options.out / 'cells').mkdir(parents=True, exist_ok=True)
+        with lock_folder(options.out):
             compare(options)
-    write_report(out)  # also of what another process is computing
+    write_report(options.out)  # also of what another process is computing
 
 
 if __name__ == '__main__':

@@ -11,7 +11,8 @@ import numpy as np
 
 from evaluation import save_figure
 from experiments.baselines import BASELINES
-from training import UserError, read_json, write_atomically, write_json
+from experiments.scripts import read_entries
+from training import UserError, write_atomically, write_json
 
 METHODS = {
     'truth': 'true images',
@@ -62,17 +63,6 @@ LIGHT_BLUE = 0.62, 0.80, 0.95  # a missing pixel
 def cell_name(data: str, kind: str, rate: float, method: str, seed: int) -> str:
     """Of the files of a result."""
     return f'{data}-{kind}-{rate}-{method}-seed{seed}'
-
-
-def read_entries(path: Path, names: tuple[str, ...]) -> dict:
-    """The object in a JSON file. UserError: it lacks one of the names."""
-    values = read_json(path)
-    lacking = [name for name in names if name not in values]
-    if lacking:
-        raise UserError(
-            f'expected an entry {lacking[0]} in {path}, got none; delete that file and start again'
-        )
-    return values
 
 
 def read_rows(out: Path) -> list[dict]:

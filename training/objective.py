@@ -100,6 +100,14 @@ class ImportanceWeightedBound(NegativeELBO):
         return mean, bound - mean
 
 
+def constant_term(config: Config, pixels: int) -> float:
+    """What the first term leaves out of -log p(x | z) for an image of so many observed pixels, in nats: with
+    it, figures compare across obs_std."""
+    if config.likelihood == 'bernoulli':
+        return 0.0
+    return 0.5 * pixels * math.log(2 * math.pi * config.obs_std**2)
+
+
 def make_objective(model: nn.Module, config: Config) -> NegativeELBO:
     """What training minimises."""
     return (ImportanceWeightedBound if config.importance_samples > 1 else NegativeELBO)(model, config)

@@ -15,6 +15,7 @@ SCRIPTS = {FOLDER / f'{name}.py' for name in NAMES}
 MODULES = {
     'experiments.classify',
     'experiments.imputation',
+    'experiments.likelihood',
     'benchmarks.step',
     'benchmarks.whole_run',
 }  # run by python -m

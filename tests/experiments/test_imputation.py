@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from experiments import imputation
+from experiments import scripts as experiment_scripts
 from experiments.imputation_report import rows_to_show, table
 
 QUICK = ['truth', 'zeros', 'mean', 'nearest']
@@ -48,7 +49,7 @@ def scripts(monkeypatch):
     def load_run(run_dir):
         return SimpleNamespace(model=SimpleNamespace(encoder='vae' in run_dir.name))
 
-    monkeypatch.setattr(imputation.subprocess, 'run', run)
+    monkeypatch.setattr(experiment_scripts.subprocess, 'run', run)
     monkeypatch.setattr(imputation, 'impute', impute)
     monkeypatch.setattr(imputation, 'load_run', load_run)
     return commands
@@ -193,7 +194,7 @@ def test_wrong_flags(compare, one_line, arguments, message):
 
 def test_a_script_that_fails_is_one_line(compare, one_line, monkeypatch):
     failed = SimpleNamespace(returncode=2, stderr='warning: old\nerror: expected this, got that\n')
-    monkeypatch.setattr(imputation.subprocess, 'run', lambda command, **options: failed)
+    monkeypatch.setattr(experiment_scripts.subprocess, 'run', lambda command, **options: failed)
     status, _, err = compare('--methods', 'vad', '--rates', '0.5', '--seeds', '0')
     assert status == 2 and one_line(err) and 'train_vad.py' in err and 'got: expected this, got that' in err
 

@@ -1,0 +1,209 @@
+"""Compare how probable the project's systems find new images, and how close their posteriors come.
+
+Usage:
+    python -m experiments.likelihood
+    python -m experiments.likelihood --systems ppca vad --n-test 1000
+    python -m experiments.likelihood --report
+
+Each result (a system, a kind of posterior and a seed) is a file of its own, written when it is there: the
+same command again goes on where it stopped. docs/likelihood.md explains the columns.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from sklearn.decomposition import PCA
+
+from evaluation import estimate_likelihood
+from experiments.scripts import check_out, read_entries, run_script
+from training import (
+    GRADE,
+    ImageDataset,
+    Images,
+    UserError,
+    command,
+    data_path_flag,
+    flag,
+    infer_latents,
+    is_finished,
+    load_images,
+    load_run,
+    lock_folder,
+    mean_negative_elbo,
+    noise_key,
+    parse_flags,
+    refine_posteriors,
+    run_command,
+    write_atomically,
+    write_json,
+)
+from training.data import default_data_path
+from training.objective import constant_term
+
+DRAWS = 20  # samples of each image that a negative ELBO is the mean of
+LATENT_DIM = 60
+# Name -> title, the script's arguments (None: there is no script), and the kinds of posteriors that it has.
+SYSTEMS = {
+    'ppca': ('PPCA', None, ['exact']),
+    'ae': ('AE', ['train_ae.py', '--encoder', 'conv', '--decoder', 'groupnorm'], ['own', 'full']),
+    'ad': ('AD', ['train_ad.py'], ['own', 'full']),
+    'vad': ('VAD, Gaussian', ['train_vad.py'], ['inferred', 'own', 'full']),
+    'vad-laplace': ('VAD, Laplace', ['train_vad.py', '--dist', 'laplace'], ['inferred', 'own']),
+    'vad-exponential': ('VAD, exponential', ['train_vad.py', '--dist', 'exponential'], ['inferred', 'own']),
+    'vad-uniform': ('VAD, uniform', ['train_vad.py', '--dist', 'uniform'], ['inferred', 'own']),
+    'vad-full': ('VAD, Gaussian, full', ['train_vad.py', '--dist', 'gaussian-full'], ['inferred', 'full']),
+    'vae': ('VAE, Gaussian', ['train_vae.py'], ['inferred', 'own', 'full']),
+}
+POSTERIORS = {
+    'exact': 'exact',
+    'inferred': 'as inferred',
+    'own': 'fitted further',
+    'full': 'fitted, full covariance',
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Estimate log p of test images by the project's systems, with posteriors as they are inferred, fitted
+    further, and with a full covariance; and by probabilistic PCA, where it is known."""
+
+    systems: list[str] = flag(
+        tuple(SYSTEMS),
+        f'one or several of {", ".join(SYSTEMS)} (default: all)',
+        choices=list(SYSTEMS),
+        nargs='+',
+        metavar='SYSTEM',
+    )
+    seeds: list[int] = flag((0,), 'of the systems (default: 0)', command.seed, nargs='+')
+    draws: int = flag(2000, 'importance samples of an image', command.whole_number, metavar='K')
+    obs_std: str | None = flag(None, 'as of the scripts (default: theirs)', str, metavar='STD')
+    data_path: str | None = data_path_flag('the environment variable DATA_PATH, or dataset')
+    n_test: int | str | None = flag(200, 'how many test images (default: 200)', command.count, metavar='N')
+    out: Path = flag(Path('runs/likelihood'), 'folder of the results', Path, metavar='DIR')
+    report: bool = flag(False, 'compute nothing, print the table of the results that are there')
+
+
+def ppca(train_set: ImageDataset, test_set: ImageDataset) -> dict:
+    """Of probabilistic PCA (Tipping and Bishop, 1999), whose log p scikit-learn computes exactly."""
+    x, x_test = (images.X.flatten(1).numpy() / 255 for images in (train_set, test_set))
+    log_p = PCA(min(LATENT_DIM, len(x) - 1), svd_solver='covariance_eigh').fit(x).score_samples(x_test)
+    return {'log_likelihood': float(log_p.mean()), 'log_likelihood_error': standard_error(log_p)}
+
+
+def standard_error(values: np.ndarray) -> float:
+    return float(np.std(values) / len(values) ** 0.5)
+
+
+def grade(folder: Path, test_set: ImageDataset, kind: str, k: int) -> dict:
+    """Of a run's posteriors of one kind."""
+    trained = load_run(folder)
+    latents, _ = infer_latents(trained, test_set)
+    model = trained.model
+    if kind != 'inferred':
+        model, latents = refine_posteriors(trained, test_set, latents, full=kind == 'full')
+    images, seed = Images(test_set, latents.device), noise_key(trained.config.seed, GRADE)
+    terms = [
+        sum(mean_negative_elbo(model, latents, images, trained.config, seed=seed, step=draw))
+        for draw in range(DRAWS)
+    ]
+    elbo = float(np.mean(terms)) + constant_term(trained.config, test_set.X[0].numel())
+    found = estimate_likelihood(trained, model, latents, test_set, k)
+    return {'negative_elbo': elbo, 'obs_std': trained.config.obs_std, **found.grades()}
+
+
+def compare(options: Options):
+    """Compute what is not in the folder yet, a line for each result."""
+    data_path = options.data_path or default_data_path()
+    train_set, test_set = load_images(data_path, 'fashion-mnist', 1000, options.n_test)
+    checksum = test_set.checksum()
+    for seed in options.seeds:
+        for system in options.systems:
+            _, script, kinds = SYSTEMS[system]
+            for kind in kinds:
+                path = options.out / 'cells' / f'{system}-{kind}-seed{seed}.json'
+                if path.exists():
+                    if read_entries(path, ('test_checksum',))['test_checksum'] != checksum:
+                        raise UserError(
+                            f'expected the test images that the results in {options.out} are of, got '
+                            f'others; name another folder with --out, or the --data-path and --n-test of before'
+                        )
+                    continue
+                if script is None:
+                    results = ppca(train_set, test_set)
+                else:
+                    run_dir = options.out / 'runs' / f'{system}-seed{seed}'
+                    train(script, run_dir, seed, data_path, options.obs_std)
+                    results = grade(run_dir, test_set, kind, options.draws)
+                row = {'system': system, 'posterior': kind, 'seed': seed, 'n_test': len(test_set), **results}
+                write_json(path, {**row, 'test_checksum': checksum})
+                print(f'{path.stem}: log p {results["log_likelihood"]:.2f}', flush=True)
+
+
+def train(script: list[str], run_dir: Path, seed: int, data_path: str, obs_std: str | None):
+    """The run of a system, unless it is there."""
+    if not is_finished(run_dir):
+        arguments = [
+            '--latent-dim',
+            LATENT_DIM,
+            '--seed',
+            seed,
+            '--run-dir',
+            run_dir,
+            '--data-path',
+            data_path,
+        ]
+        arguments += ['--dataset', 'fashion-mnist', '--n-train', 1000, '--n-test', 1000]
+        arguments += ['--obs-std', obs_std] if obs_std else []
+        run_script(*script, *arguments, *(['--resume'] if run_dir.exists() else []))
+
+
+def table(out: Path) -> str:
+    """The results in the folder as a Markdown table; of several seeds the worst log p's."""
+    names = 'system', 'posterior', 'seed', 'log_likelihood', 'n_test'
+    rows = [read_entries(path, names) for path in (out / 'cells').glob('*.json')]
+    if not rows:
+        raise UserError(f'expected results in {out}, got none; leave --report out to compute them')
+    columns = ['system', 'posterior', 'negative ELBO', '-log p', 'standard error', 'gap']
+    columns += ['effective sample size', '-log p by half of the samples', 'obs_std']
+    lines = [f'| {" | ".join(columns)} |', '| --- ' * len(columns) + '|']
+    for system, (title, _, kinds) in SYSTEMS.items():
+        for kind in kinds:
+            found = [row for row in rows if (row['system'], row['posterior']) == (system, kind)]
+            if found:
+                worst = min(found, key=lambda row: row['log_likelihood'])
+                lines.append(line(title, kind, worst))
+    return '\n'.join(lines) + '\n'
+
+
+def line(title: str, kind: str, row: dict) -> str:
+    negative_log_p = -row['log_likelihood']
+    elbo, half = row.get('negative_elbo'), row.get('log_likelihood_half')
+    cells = [
+        title,
+        POSTERIORS[kind],
+        f'{elbo:.1f}' if elbo is not None else '',
+        f'{negative_log_p:.1f}',
+        f'{row["log_likelihood_error"]:.1f}' if row.get('log_likelihood_error') is not None else '',
+        f'{elbo - negative_log_p:.1f}' if elbo is not None else '',
+        f'{row["ess"]:.1f}' if 'ess' in row else '',
+        f'{-half:.1f}' if half is not None else '',
+        f'{row["obs_std"]:.4g}' if 'obs_std' in row else '',
+    ]
+    return f'| {" | ".join(cells)} |'
+
+
+def main():
+    options = parse_flags(Options)
+    check_out(options.out)
+    if not options.report:
+        (options.out / 'cells').mkdir(parents=True, exist_ok=True)
+        with lock_folder(options.out):
+            compare(options)
+    text = table(options.out)
+    write_atomically(options.out / 'table.md', lambda path: path.write_text(text))
+    print(text)
+
+
+if __name__ == '__main__':
+    run_command(main)
