@@ -16,6 +16,7 @@ from training.config import Config
 from training.data import ImageDataset
 from training.errors import UserError
 from training.inference import fit_latents
+from training.memory import check_full_covariance
 from training.objective import NegativeELBO
 from training.optimisers import one_cycle
 from training.randomness import INFER, noise_key
@@ -115,7 +116,8 @@ def refine_posteriors(
     fitted family, and its latents [n, K].
 
     latents: of the images under the trained model. full: with a full covariance; else of the run's own
-    family, or, where its latents are points, Gaussian. UserError: full, and the family is not Gaussian.
+    family, or, where its latents are points, Gaussian. UserError: full, and the family is not Gaussian, or
+    the posteriors do not fit in memory.
     """
     model, config = trained.model, trained.config.replace(beta=1.0)
     if full and model.dist not in (None, 'gaussian', 'gaussian-full'):
@@ -123,6 +125,8 @@ def refine_posteriors(
             f'expected Gaussian posteriors, or points, for --refine full, got {model.dist}; leave it out, '
             'or use --refine own'
         )
+    if full:
+        check_full_covariance(model.latent_dim, len(latents), 1, latents.device)
     images = Images(dataset, latents.device)
     if not full and model.dist:
         return model, fit_latents(model, latents.clone(), images, config, INFER, PASSES, LR, 'refining')

@@ -22,6 +22,7 @@ from training.distributed import fail, is_main, launched, main_first
 from training.errors import NoSuchModel, UserError
 from training.files import checksum, read_json, write_json
 from training.initialization import pool
+from training.memory import check_latents
 from training.randomness import GRADE, noise_key
 from training.regularisation import held_out
 from training.run_folders import (
@@ -76,13 +77,15 @@ def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
     """The run's configuration with what is known of its images, its training images, its test images.
 
     With several processes the main one goes first, and downloads what is missing. UserError: see load_images;
-    or pixels are missing where they must not be, or all.
+    or pixels are missing where they must not be, or all; or the latents do not fit in memory.
     """
 
     def load():
         train_set, test_set = load_split(config)
         check_observed(train_set)
-        return config.with_data(train_set, test_set), train_set, test_set
+        known = config.with_data(train_set, test_set)
+        check_latents(known, pick_device(config.device))
+        return known, train_set, test_set
 
     return main_first(load)
 
