@@ -54,6 +54,7 @@ def train(config: AEConfig):
             images = Images(fit_set, device)  # and copies, shifted by a pixel
             trainer = Trainer(model, images, config, validation=Images(validation_set, device))
             fit(trainer, run.folder, run.checkpoint)  # encoder and decoder, on the squared error
+            run.found(trainer.obs_std)  # with --obs-std auto another than before
             latents = encode(model, images)  # [N, D]
             run.save_trained(model, latents=latents, labels=fit_set.y, best_epoch=trainer.best_epoch)
             del trainer  # frees the state of its optimiser

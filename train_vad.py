@@ -38,6 +38,7 @@ def main():
             latents = initialize_latents(model, images, config.obs_std)  # [5N, K], principal components
             trainer = Trainer(model, images, config, latents)
             fit(trainer, run.folder, run.checkpoint)  # decoder and latents, on the negative ELBO
+            config = run.found(trainer.obs_std)  # with --obs-std auto another than before
             latents = refine_latents(model, latents, images, config)  # the decoder frozen
             warm_start = fit_warm_start(model, images, latents, config.obs_std)  # linear, of new images
             latents = distributed.all_gather(latents[: images.n].clone())  # [N, K], without the copies

@@ -36,6 +36,7 @@ def main():
             validation = Images(test_set, device)  # for the curve of losses; they decide nothing
             trainer = Trainer(model, images, config, validation=validation)
             fit(trainer, run.folder, run.checkpoint)  # encoder and decoder, on the negative ELBO
+            run.found(trainer.obs_std)  # with --obs-std auto another than before
             run.save_trained(model, latents=encode(model, images), labels=train_set.y)
             del trainer  # frees the state of its optimiser
 

@@ -66,13 +66,15 @@ figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #55
 # Of the table of runs, name -> alignment.
 COLUMNS = dict.fromkeys(['run', 'system', 'dist', 'dataset'], '<') | dict.fromkeys(
     ['n_test', 'latent_dim', 'seed', 'train_loss', 'test_loss', 'test_loss_mean', 'kl', 'test_negative_elbo']
-    + ['log_likelihood', 'ess', 'knn_accuracy', 'frechet', 'frechet_floor', 'classes', 'test_seconds'],
+    + ['knn_accuracy', 'frechet', 'frechet_floor', 'classes', 'test_seconds'],
     '>',
 )
 ONE_DECIMAL = (
     'kl',
     'test_negative_elbo',
+    'refined_negative_elbo',
     'log_likelihood',
+    'log_likelihood_error',
     'ess',
     'frechet',
     'frechet_floor',
@@ -178,5 +180,9 @@ def print_results(results: list[dict], names: list[str]):
     columns = dict(COLUMNS)
     if any('coverage_90' in found for found in results):  # of incomplete images
         columns |= dict.fromkeys(('missing', 'test_rmse_missing', 'coverage_90'), '>')
+    if any('refined_negative_elbo' in found for found in results):
+        columns |= {'refined_negative_elbo': '>'}
+    if any('log_likelihood' in found for found in results):
+        columns |= dict.fromkeys(('log_likelihood', 'log_likelihood_error', 'ess'), '>')
     rows = [dict.fromkeys(columns) | {'run': name} | found for name, found in zip(names, results)]
     print_table([[cell(row[name], name) for name in columns] for row in rows], columns)

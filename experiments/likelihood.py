@@ -112,6 +112,15 @@ def grade(folder: Path, test_set: ImageDataset, kind: str, k: int) -> dict:
     return {'negative_elbo': elbo, 'obs_std': trained.config.obs_std, **found.grades()}
 
 
+def check_images(path: Path, checksum: int):
+    """UserError: the result in path is of other test images."""
+    if read_entries(path, ('test_checksum',))['test_checksum'] != checksum:
+        raise UserError(
+            f'expected the test images of {path}, got others; name another folder with --out, or the '
+            f'--data-path and --n-test of before'
+        )
+
+
 def compare(options: Options):
     """Compute what is not in the folder yet, a line for each result."""
     data_path = options.data_path or default_data_path()
@@ -123,11 +132,7 @@ def compare(options: Options):
             for kind in kinds:
                 path = options.out / 'cells' / f'{system}-{kind}-seed{seed}.json'
                 if path.exists():
-                    if read_entries(path, ('test_checksum',))['test_checksum'] != checksum:
-                        raise UserError(
-                            f'expected the test images that the results in {options.out} are of, got '
-                            f'others; name another folder with --out, or the --data-path and --n-test of before'
-                        )
+                    check_images(path, checksum)
                     continue
                 if script is None:
                     results = ppca(train_set, test_set)

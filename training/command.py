@@ -39,6 +39,12 @@ def number(low: float, high: float, allowed: str, with_low: bool = True) -> Call
 
 
 positive = number(0, 1e18, 'above 0 and below 1e18', with_low=False)  # the square of one is still a float32
+
+
+def number_or_auto(text: str) -> float | str:
+    return 'auto' if text == 'auto' else positive(text)
+
+
 weight = number(0, 1e18, 'of at least 0 and below 1e18')
 fraction = number(0, 1, 'of at least 0 and below 1')
 share = number(0, 1, 'above 0 and below 1', with_low=False)

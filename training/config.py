@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import networks
-from training.command import count, flag, positive, seed, share, weight, whole_number
+from training.command import count, flag, number_or_auto, positive, seed, share, weight, whole_number
 from training.data import DATASETS, ImageDataset
 from training.errors import UserError
 from training.missing import MISSING_KINDS
@@ -76,6 +76,7 @@ class Config:
     # What only some systems have a flag for; off, or the usual, in the others.
     encoder: ClassVar[str | None] = None
     likelihood: ClassVar[str] = 'gaussian'
+    learn_obs_std: ClassVar[bool] = False
     latent_lr: ClassVar[float] = 0.0
     weight_decay: ClassVar[float] = 0.0
     dropout: ClassVar[float] = 0.0
@@ -183,12 +184,15 @@ class LatentConfig(Config):
         positive,
     )
     beta: float = flag(1.0, 'weight of the KL; 1 is the ELBO', weight)
-    obs_std: float | None = flag(
+    obs_std: float | str | None = flag(
         None,
         'standard deviation of a pixel (0-1) given its latents, of the Gaussian likelihood; the larger, the '
-        f'more the KL matters ({describe_defaults("obs_std")})',
-        positive,
+        'more the KL matters; auto: its maximum-likelihood value, which training finds '
+        f'({describe_defaults("obs_std")})',
+        number_or_auto,
+        metavar='STD',
     )
+    learn_obs_std: bool = False  # --obs-std auto; obs_std is then what training starts with, and later finds
     missing: float = flag(
         0.0, 'hide this share of all pixels, to study incomplete data (default: 0)', share, metavar='RATE'
     )
@@ -224,6 +228,14 @@ class LatentConfig(Config):
             raise UserError(
                 f'expected --missing together with --missing-kind {self.missing_kind}, got none; add '
                 f'--missing, or leave it out'
+            )
+        if self.obs_std == 'auto':
+            object.__setattr__(self, 'learn_obs_std', True)
+            object.__setattr__(self, 'obs_std', None)  # the default, to start with
+        if self.learn_obs_std and self.likelihood == 'bernoulli':
+            raise UserError(
+                'expected --likelihood gaussian for --obs-std auto, got bernoulli, which has no standard '
+                'deviation; leave out one or the other'
             )
         values = {'lr': networks.DECODERS[self.decoder].lr}
         if self.shape:  # the images are known

@@ -25,9 +25,11 @@ CHUNK = 1000  # samples that are decoded at once where no gradient is wanted
 class NegativeELBO(nn.Module):
     """The two terms of the negative ELBO, as a module that DistributedDataParallel can wrap."""
 
-    def __init__(self, model: nn.Module, config: Config):
+    def __init__(self, model: nn.Module, config: Config, variance: Tensor | None = None):
+        """variance: of the Gaussian likelihood, a 0-d tensor that may change; None: obs_std squared."""
         super().__init__()
         self.model, self.config = model, config
+        self.variance = config.obs_std**2 if variance is None else variance
 
     def forward(
         self,
@@ -54,7 +56,7 @@ class NegativeELBO(nn.Module):
             logits = self.model.logits(code)
             error, scale = F.binary_cross_entropy_with_logits(logits, x, reduction='none'), 1
         else:
-            error, scale = (x - self.model.render(code)).square(), 2 * self.config.obs_std**2
+            error, scale = (x - self.model.render(code)).square(), 2 * self.variance
         if observed is not None:
             error = error * observed
         return error.flatten(1).sum(1) / scale
@@ -108,9 +110,10 @@ def constant_term(config: Config, pixels: int) -> float:
     return 0.5 * pixels * math.log(2 * math.pi * config.obs_std**2)
 
 
-def make_objective(model: nn.Module, config: Config) -> NegativeELBO:
+def make_objective(model: nn.Module, config: Config, variance: Tensor | None = None) -> NegativeELBO:
     """What training minimises."""
-    return (ImportanceWeightedBound if config.importance_samples > 1 else NegativeELBO)(model, config)
+    bound = ImportanceWeightedBound if config.importance_samples > 1 else NegativeELBO
+    return bound(model, config, variance)
 
 
 @torch.no_grad()

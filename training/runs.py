@@ -234,6 +234,11 @@ class Run:
         """Only the grades and the pictures are missing."""
         return self.checkpoint is not None and self.checkpoint['stage'] == 'trained'
 
+    def found(self, obs_std: float) -> Config:
+        """The configuration with the obs_std that training found, which is that of the run from now on."""
+        self.config = self.config.replace(obs_std=obs_std)
+        return self.config
+
     def save_trained(self, model: nn.Module, **parts: Any):
         """Write the final checkpoint: the weights, and parts of a TrainedRun."""
         if is_main():
@@ -266,7 +271,10 @@ def load_resumable(config: Config, folder: Path, device: torch.device | str = 'c
     """The state of the checkpoint in folder. UserError: it is of another configuration."""
     path = folder / 'checkpoint.pt'
     state = load_checkpoint(path, device)
-    check_same(saved_config(state, path).to_dict(), config.to_dict(), folder)
+    saved = saved_config(state, path)
+    if saved.learn_obs_std and config.learn_obs_std:  # what training found is no flag
+        config = config.replace(obs_std=saved.obs_std)
+    check_same(saved.to_dict(), config.to_dict(), folder)
     return state
 
 

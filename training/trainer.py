@@ -58,6 +58,9 @@ class BaseTrainer:
         self.model.eval().requires_grad_(False)
 
 
+FOLLOW = 0.02  # share of the way that --obs-std auto goes in a step: it averages about 50 batches
+
+
 class Trainer(BaseTrainer):
     """Trains a model together with the latents of its images, or with its encoder."""
 
@@ -79,7 +82,12 @@ class Trainer(BaseTrainer):
         super().__init__(model, images, config, terms=2)  # reconstruction and KL
         self.latents, self.validation = latents, validation
         initialize_pixel_bias(model, images)
-        self.objective = replicate(make_objective(model, config))
+        # With --obs-std auto it follows the mean squared error of a pixel, its maximum-likelihood value
+        # (Rybkin et al., "Simple and effective VAE training with calibrated decoders", 2021).
+        self.variance = (
+            torch.tensor(config.obs_std**2, device=images.device) if config.learn_obs_std else None
+        )
+        self.objective = replicate(make_objective(model, config, self.variance))
         self.run_update = with_cuda_graph(self.update, images, config)
         self.uses_graph = isinstance(self.run_update, CUDAGraphStep)
         self.adam = torch.optim.Adam(
@@ -128,6 +136,8 @@ class Trainer(BaseTrainer):
         reconstruction, kl = terms  # [B] each, nats
         # The mean over the batch, or this process's part of it: `replicate` adds up the processes' gradients.
         loss = (reconstruction + config.beta * kl).sum() * weight
+        if self.variance is not None:
+            self.follow_error(reconstruction.detach() * has_images, x, observed)
         self.adam.zero_grad()
         loss.backward()
         for group in self.adam.param_groups:
@@ -144,13 +154,28 @@ class Trainer(BaseTrainer):
         else:
             self.history[position] = terms
 
+    def follow_error(self, reconstruction: Tensor, x: Tensor, observed: Tensor | None):
+        """Move the variance towards the mean squared error of this batch's pixels."""
+        pixels = (
+            torch.full_like(reconstruction, x[0].numel()) if observed is None else observed.flatten(1).sum(1)
+        )
+        sums = torch.stack([2 * self.variance * reconstruction.sum(), (pixels * (reconstruction > 0)).sum()])
+        error, count = all_reduce(sums)  # of all processes
+        self.variance.lerp_(error / count.clamp_min(1), FOLLOW)
+
+    @property
+    def obs_std(self) -> float:
+        """The standard deviation of a pixel given its latents: the configuration's, or what training
+        found."""
+        return self.config.obs_std if self.variance is None else float(self.variance.sqrt())
+
     def end_epoch(self, epoch: int, means: list[float]) -> dict[str, float]:
         """The epoch's line of metrics.jsonl, without seconds. means: of its steps' reconstruction and KL."""
         reconstruction, kl = means
         loss = reconstruction + self.config.beta * kl
         line = {'epoch': epoch, 'loss': loss, 'reconstruction': reconstruction, 'kl': kl}
         if self.validation:
-            line.update(validate(self.model, self.validation, self.config))
+            line.update(validate(self.model, self.validation, self.config, self.variance))
             self.model.train()
         pruned = self.step_number > self.pruning_step  # an earlier epoch, not pruned, cannot be the best
         if self.config.patience and (pruned or not self.config.prune):
@@ -207,6 +232,7 @@ class Trainer(BaseTrainer):
             'history': all_reduce(self.history.clone()),
             'best': self.early_stopping.best,
             'shares': self.shares(),
+            **({} if self.variance is None else {'variance': self.variance}),
         }
 
     def load_state_dict(self, state: dict, path: Path):
@@ -225,20 +251,27 @@ class Trainer(BaseTrainer):
             best['model'] = weights
         adam = adam_schema(self.adam)
         parts = dict(model=weights, adam=adam, history=self.history, best=best, shares=dict)
+        if self.variance is not None:
+            parts['variance'] = self.variance
         check(state, {'stage': str, 'config': dict, 'step': int, **parts}, path)
         self.early_stopping.best = state['best']
         self.model.load_state_dict(state['model'])
         load_adam(self.adam, state['adam'])
         self.step_number = state['step']
         self.history.copy_(state['history'])
+        if self.variance is not None:
+            self.variance.copy_(state['variance'])
         if not is_main():
             self.history.zero_()  # it is the sum of all processes'
 
 
-def validate(model: nn.Module, images: Images, config: Config) -> dict[str, float]:
-    """Loss and terms for the encoder's latents of new images: a part of a line of metrics.jsonl."""
+def validate(
+    model: nn.Module, images: Images, config: Config, variance: Tensor | None = None
+) -> dict[str, float]:
+    """Loss and terms for the encoder's latents of new images: a part of a line of metrics.jsonl. variance: as
+    NegativeELBO's."""
     seed = noise_key(config.seed, INFER)
-    objective = make_objective(model, config)
+    objective = make_objective(model, config, variance)
     reconstruction, kl = mean_terms(objective, encode(model, images), images, seed=seed)
     return {
         'validation_loss': reconstruction + config.beta * kl,
