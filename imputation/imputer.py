@@ -60,7 +60,7 @@ class VADImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     Where a feature is never observed in `fit`, there is nothing but the model's guess.
 
     Parameters, of which None is the default of train_vad.py for incomplete images:
-        dist: family of the posteriors: gaussian, laplace or exponential.
+        dist: family of the posteriors, a name in kernels.FAMILIES.
         latent_dim: latent dimensions of a row.
         epochs: passes over the rows in training.
         obs_std: standard deviation of a value given its latents, as a share of the range.

@@ -24,25 +24,48 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
-from torch.distributions import Exponential, Laplace, Normal, kl_divergence
+from torch.distributions import Exponential, Laplace, MultivariateNormal, Normal, Uniform, kl_divergence
 from torch.utils.benchmark import Timer
 
 import kernels
 from kernels.command import run_command, writing
 from kernels.elementary import triton
+from kernels.families.gaussian_full import unpack
 
 SIZES = [(64, 60), (2**10, 64), (2**14, 64), (2**17, 64), (2**20, 64)]  # B, D
-POSTERIORS = {  # validation is off, since reading the values would make the host wait for a GPU
-    'gaussian': (lambda p: Normal(p[:, 0], p[:, 1].exp(), validate_args=False), Normal(0.0, 1.0)),
-    'laplace': (lambda p: Laplace(p[:, 0], p[:, 1].exp(), validate_args=False), Laplace(0.0, 1.0)),
-    'exponential': (lambda p: Exponential(p[:, 0].exp(), validate_args=False), Exponential(1.0)),
+FULL_SIZES = [(64, 60), (2**10, 60), (2**14, 60), (2**16, 60)]  # of a full covariance: up to 2^27 parameters
+UNVALIDATED = dict(validate_args=False)  # reading the values would make the host wait for a GPU
+
+
+def uniform(params):
+    w = 1 / torch.cosh(params[:, 1])
+    centre = (1 - w) * torch.tanh(params[:, 0])
+    return Uniform(centre - w, centre + w, **UNVALIDATED), Uniform(-1.0, 1.0)
+
+
+def full(params):
+    mu, s, t = unpack(params)
+    identity = torch.eye(mu.shape[1], device=mu.device)
+    scale = s.exp()[:, :, None] * (identity + t)
+    return tuple(
+        MultivariateNormal(mean, scale_tril=tril, **UNVALIDATED)
+        for mean, tril in ((mu, scale), (mu.new_zeros(mu.shape[1]), identity))
+    )
+
+
+POSTERIORS = {  # params -> posterior and prior
+    'gaussian': lambda p: (Normal(p[:, 0], p[:, 1].exp(), **UNVALIDATED), Normal(0.0, 1.0)),
+    'laplace': lambda p: (Laplace(p[:, 0], p[:, 1].exp(), **UNVALIDATED), Laplace(0.0, 1.0)),
+    'exponential': lambda p: (Exponential(p[:, 0].exp(), **UNVALIDATED), Exponential(1.0)),
+    'uniform': uniform,
+    'gaussian-full': full,
 }
 
 
 def composed(params, dist):
-    posterior, prior = POSTERIORS[dist]
-    q = posterior(params)
-    return q.rsample(), kl_divergence(q, prior).sum(-1)
+    q, prior = POSTERIORS[dist](params)
+    kl = kl_divergence(q, prior)
+    return q.rsample(), kl.sum(-1) if kl.dim() > 1 else kl
 
 
 def seconds(function, device):
@@ -60,9 +83,16 @@ def copy_bandwidth(device):
     return 2 * source.nbytes / seconds(lambda: target.copy_(source), device)
 
 
-def bytes_moved(b, p, d, backward):
+def bytes_moved(params, d, backward):
     # params, z and kl; then params and their gradient, dz and dkl
-    return 4 * (b * p * d + b * d + b) + backward * 4 * (2 * b * p * d + b * d + b)
+    z_and_kl = len(params) * (d + 1)
+    return 4 * (params.numel() + z_and_kl) + backward * 4 * (2 * params.numel() + z_and_kl)
+
+
+def sizes(dist, device):
+    if kernels.family(dist).packed:
+        return FULL_SIZES if device == 'cuda' else FULL_SIZES[:2]
+    return SIZES if device == 'cuda' else SIZES[:3]
 
 
 def measure(device):
@@ -72,10 +102,10 @@ def measure(device):
     if device == 'cuda':
         methods['compiled'] = torch.compile(composed, dynamic=False)
     methods['sample_kl'] = lambda params, dist: kernels.sample_kl(params, dist, seed=0, step=0)
-    for dist, (b, d) in itertools.product(kernels.FAMILIES, SIZES if device == 'cuda' else SIZES[:3]):
+    cases = [(dist, size) for dist in kernels.FAMILIES for size in sizes(dist, device)]
+    for dist, (b, d) in cases:
         torch.compiler.reset()  # without it, the compiler gives up after eight sizes
-        p = len(kernels.family(dist).parameters)
-        params = (0.3 * torch.randn(b, p, d, device=device)).requires_grad_()
+        params = (0.3 * torch.randn(b, *kernels.family(dist).shape(d), device=device)).requires_grad_()
         gradients = torch.randn(b, d, device=device), torch.randn(b, device=device)
         calls = {
             'forward': torch.no_grad()(lambda sample_kl: sample_kl(params, dist)),
@@ -85,7 +115,7 @@ def measure(device):
         }
         for passes, call in calls.items():
             times = {name: seconds(lambda: call(sample_kl), device) for name, sample_kl in methods.items()}
-            moved = bytes_moved(b, p, d, passes != 'forward')
+            moved = bytes_moved(params, d, passes != 'forward')
             rows += [
                 dict(
                     dist=dist,
@@ -127,7 +157,7 @@ def measure_adam(device):
 def draw(result, path):
     """Plot bandwidth against size, a panel for each family and pass, with the copy as a line."""
     passes, methods = (dict.fromkeys(row[key] for row in result['rows']) for key in ('passes', 'method'))
-    fig = Figure(figsize=(11, 6), layout='tight')
+    fig = Figure(figsize=(17, 6), layout='tight')
     axes = fig.subplots(2, len(kernels.FAMILIES), sharex=True, sharey=True, squeeze=False)
     for ax, (direction, dist) in zip(axes.flat, itertools.product(passes, kernels.FAMILIES)):
         for method in methods:
@@ -185,12 +215,12 @@ def main():
         sep=', ',
     )
     print(
-        f'{"family":12} {"B x D":>13} {"passes":19} {"method":14} {"us":>10} {"GB/s":>8} {"of copy":>8} '
+        f'{"family":13} {"B x D":>13} {"passes":19} {"method":14} {"us":>10} {"GB/s":>8} {"of copy":>8} '
         f'{"to sample_kl":>12}'
     )
     for row in rows:
         print(
-            f'{row["dist"]:12} {row["batch"]:>8} x {row["dim"]:<3}{row["passes"]:>19} {row["method"]:14} '
+            f'{row["dist"]:13} {row["batch"]:>8} x {row["dim"]:<3}{row["passes"]:>19} {row["method"]:14} '
             f'{row["microseconds"]:10.1f} {row["gb_per_second"]:8.2f} {row["share_of_copy"]:8.1%} '
             f'{row["sample_kl_is_faster_by"]:11.2f}x'
         )

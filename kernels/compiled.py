@@ -182,7 +182,7 @@ def main():
             for kind in ('loads', 'stores')
         )
         print(
-            f'{r["dist"]:12}{r["kernel"]:9} D {r["D"]:4} {r["target"]:7} {r["registers"]:4} registers, '
+            f'{r["dist"]:14}{r["kernel"]:9} D {r["D"]:4} {r["target"]:7} {r["registers"]:4} registers, '
             f'{r["spills"]} spills, {r["local_bytes"]} bytes local, {r["instructions_an_element"]:6} '
             f'instructions an element, loads {loads}; stores {stores}'
         )
