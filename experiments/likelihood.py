@@ -86,7 +86,7 @@ class Options:
 
 def ppca(train_set: ImageDataset, test_set: ImageDataset) -> dict:
     """Of probabilistic PCA (Tipping and Bishop, 1999), whose log p scikit-learn computes exactly."""
-    x, x_test = (images.X.flatten(1).numpy() / 255 for images in (train_set, test_set))
+    x, x_test = (images.X.flatten(1).double().numpy() / 255 for images in (train_set, test_set))
     log_p = PCA(min(LATENT_DIM, len(x) - 1), svd_solver='covariance_eigh').fit(x).score_samples(x_test)
     return {'log_likelihood': float(log_p.mean()), 'log_likelihood_error': standard_error(log_p)}
 
@@ -124,7 +124,7 @@ def check_images(path: Path, checksum: int):
 def compare(options: Options):
     """Compute what is not in the folder yet, a line for each result."""
     data_path = options.data_path or default_data_path()
-    train_set, test_set = load_images(data_path, 'fashion-mnist', 1000, options.n_test)
+    train_set, test_set = load_images(data_path, 'fashion-mnist', None, options.n_test)
     checksum = test_set.checksum()
     for seed in options.seeds:
         for system in options.systems:
@@ -138,14 +138,14 @@ def compare(options: Options):
                     results = ppca(train_set, test_set)
                 else:
                     run_dir = options.out / 'runs' / f'{system}-seed{seed}'
-                    train(script, run_dir, seed, data_path, options.obs_std)
+                    train(script, run_dir, seed, data_path, len(test_set), options.obs_std)
                     results = grade(run_dir, test_set, kind, options.draws)
                 row = {'system': system, 'posterior': kind, 'seed': seed, 'n_test': len(test_set), **results}
                 write_json(path, {**row, 'test_checksum': checksum})
                 print(f'{path.stem}: log p {results["log_likelihood"]:.2f}', flush=True)
 
 
-def train(script: list[str], run_dir: Path, seed: int, data_path: str, obs_std: str | None):
+def train(script: list[str], run_dir: Path, seed: int, data_path: str, n_test: int, obs_std: str | None):
     """The run of a system, unless it is there."""
     if not is_finished(run_dir):
         arguments = [
@@ -158,7 +158,7 @@ def train(script: list[str], run_dir: Path, seed: int, data_path: str, obs_std: 
             '--data-path',
             data_path,
         ]
-        arguments += ['--dataset', 'fashion-mnist', '--n-train', 1000, '--n-test', 1000]
+        arguments += ['--dataset', 'fashion-mnist', '--n-test', n_test]
         arguments += ['--obs-std', obs_std] if obs_std else []
         run_script(*script, *arguments, *(['--resume'] if run_dir.exists() else []))
 
