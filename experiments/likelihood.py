@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.decomposition import PCA
 
 from evaluation import estimate_likelihood
+from experiments.ais import annealed_likelihood
 from experiments.scripts import check_out, read_entries, run_script
 from training import (
     GRADE,
@@ -77,6 +78,12 @@ class Options:
     )
     seeds: list[int] = flag((0,), 'of the systems (default: 0)', command.seed, nargs='+')
     draws: int = flag(2000, 'importance samples of an image', command.whole_number, metavar='K')
+    anneal: int = flag(
+        0,
+        'check posteriors with a full covariance by annealed importance sampling of the first N test images',
+        command.whole_number,
+        metavar='N',
+    )
     obs_std: str | None = flag(None, 'as of the scripts (default: theirs)', str, metavar='STD')
     data_path: str | None = data_path_flag('the environment variable DATA_PATH, or dataset')
     n_test: int | str | None = flag(200, 'how many test images (default: 200)', command.count, metavar='N')
@@ -95,8 +102,8 @@ def standard_error(values: np.ndarray) -> float:
     return float(np.std(values) / len(values) ** 0.5)
 
 
-def grade(folder: Path, test_set: ImageDataset, kind: str, k: int) -> dict:
-    """Of a run's posteriors of one kind."""
+def grade(folder: Path, test_set: ImageDataset, kind: str, k: int, anneal: int) -> dict:
+    """Of a run's posteriors of one kind. anneal: how many images are checked."""
     trained = load_run(folder)
     latents, _ = infer_latents(trained, test_set)
     model = trained.model
@@ -109,7 +116,17 @@ def grade(folder: Path, test_set: ImageDataset, kind: str, k: int) -> dict:
     ]
     elbo = float(np.mean(terms)) + constant_term(trained.config, test_set.X[0].numel())
     found = estimate_likelihood(trained, model, latents, test_set, k)
-    return {'negative_elbo': elbo, 'obs_std': trained.config.obs_std, **found.grades()}
+    results = {'negative_elbo': elbo, 'obs_std': trained.config.obs_std, **found.grades()}
+    if anneal and kind == 'full':
+        first = test_set.part(slice(anneal))
+        annealed, accepted = annealed_likelihood(trained, model, latents[:anneal], first)
+        results |= {
+            'annealed_images': len(first),
+            'annealed_log_likelihood': float(annealed.mean()),
+            'annealed_accepted': accepted,
+            'log_likelihood_of_these': float(found.log_p[: len(first), -1].mean()),
+        }
+    return results
 
 
 def check_images(path: Path, checksum: int):
@@ -139,7 +156,7 @@ def compare(options: Options):
                 else:
                     run_dir = options.out / 'runs' / f'{system}-seed{seed}'
                     train(script, run_dir, seed, data_path, len(test_set), options.obs_std)
-                    results = grade(run_dir, test_set, kind, options.draws)
+                    results = grade(run_dir, test_set, kind, options.draws, options.anneal)
                 row = {'system': system, 'posterior': kind, 'seed': seed, 'n_test': len(test_set), **results}
                 write_json(path, {**row, 'test_checksum': checksum})
                 print(f'{path.stem}: log p {results["log_likelihood"]:.2f}', flush=True)
@@ -171,6 +188,7 @@ def table(out: Path) -> str:
         raise UserError(f'expected results in {out}, got none; leave --report out to compute them')
     columns = ['system', 'posterior', 'negative ELBO', '-log p', 'standard error', 'gap']
     columns += ['effective sample size', '-log p by half of the samples', 'obs_std']
+    columns += ['-log p of the first images: importance sampling / annealed']
     lines = [f'| {" | ".join(columns)} |', '| --- ' * len(columns) + '|']
     for system, (title, _, kinds) in SYSTEMS.items():
         for kind in kinds:
@@ -194,6 +212,9 @@ def line(title: str, kind: str, row: dict) -> str:
         f'{row["ess"]:.1f}' if 'ess' in row else '',
         f'{-half:.1f}' if half is not None else '',
         f'{row["obs_std"]:.4g}' if 'obs_std' in row else '',
+        f'{row["annealed_images"]}: {-row["log_likelihood_of_these"]:.2f} / {-row["annealed_log_likelihood"]:.2f}'
+        if 'annealed_images' in row
+        else '',
     ]
     return f'| {" | ".join(cells)} |'
 

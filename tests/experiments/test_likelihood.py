@@ -23,7 +23,7 @@ def trained(monkeypatch):
     grades = dict(negative_elbo=-700.0, obs_std=0.08, log_likelihood=720.0, log_likelihood_error=20.0)
     grades |= dict(log_likelihood_half=719.0, ess=33.0, likelihood_draws=8)
     monkeypatch.setattr(likelihood, 'run_script', lambda *arguments: scripts.append(arguments))
-    monkeypatch.setattr(likelihood, 'grade', lambda folder, test_set, kind, k: grades)
+    monkeypatch.setattr(likelihood, 'grade', lambda folder, test_set, kind, k, anneal: grades)
     return scripts
 
 
@@ -54,7 +54,7 @@ def test_a_row_for_each_posterior(compare, trained, tmp_path):
         ['| VAD, Gaussian', 'fitted further'],
         ['| VAD, Gaussian', 'fitted, full covariance'],
     ]
-    assert '| -700.0 | -720.0 | 20.0 | 20.0 | 33.0 | -719.0 | 0.08 |' in lines[-1]
+    assert '| -700.0 | -720.0 | 20.0 | 20.0 | 33.0 | -719.0 | 0.08 |  |' in lines[-1]
     assert all(('--obs-std', 'auto') in zip(script, script[1:]) for script in trained)
     assert (tmp_path / 'out' / 'table.md').read_text() in out
 
