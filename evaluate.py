@@ -11,13 +11,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor
-
 from evaluation import (
     describe_run,
     evaluate_model,
-    grade_likelihood,
-    grade_posteriors,
+    grade_further,
     grade_samples,
     grade_test,
     grade_training,
@@ -30,8 +27,6 @@ from evaluation import (
 from training import (
     DATASETS,
     SUCCESSOR,
-    ImageDataset,
-    TrainedRun,
     UserError,
     data_path_flag,
     device_flag,
@@ -42,7 +37,6 @@ from training import (
     load_split,
     lock_folder,
     parse_flags,
-    refine_posteriors,
     run_command,
     settle,
     whole_number,
@@ -106,22 +100,6 @@ def find_runs(named: list[Path]) -> list[Path]:
     return runs
 
 
-def grade_further(
-    trained: TrainedRun, test_set: ImageDataset, latents: Tensor, options: Options, folder: Path | None
-) -> dict:
-    """The grades that --refine and --likelihood add, and in folder, if there is one, likelihood.png.
-
-    latents: [n, K], of the test images.
-    """
-    model, grades = trained.model, {}
-    if options.refine or not model.dist:  # a point has no density: a posterior is fitted around it
-        model, latents = refine_posteriors(trained, test_set, latents, full=options.refine == 'full')
-        grades = grade_posteriors(trained, model, test_set, latents)
-    if options.likelihood:
-        grades |= grade_likelihood(trained, model, latents, test_set, options.likelihood, folder)
-    return grades
-
-
 def grade_run(folder: Path, options: Options, writable: bool) -> dict:
     """The results of one run; on the run's own test data they also replace those in its folder, if that is
     writable.
@@ -154,7 +132,8 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
         results['test_seconds'] = round(seconds, 1)
         if options.refine or options.likelihood:
             picture = folder if writable and own and test_set.checksum() == config.test_checksum else None
-            results |= grade_further(trained, test_set, test_latents, options, picture)
+            further = options.refine, options.likelihood
+            results |= grade_further(trained, test_set, test_latents, *further, picture)
     elif options.refine or options.likelihood:
         raise UserError(
             f'cannot grade {folder}: expected a run with posteriors for --refine and --likelihood, got a '

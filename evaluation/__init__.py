@@ -7,10 +7,10 @@ frechet.py the distance of samples from real images, pictures.py and report.py w
 import training  # before PyTorch, see training/startup.py
 from evaluation.losses import BATCH_SIZE, course_loss, evaluate_model, reconstruction_loss
 from evaluation.samples import sample_mixture, sample_prior
-from evaluation.grades import NEIGHBOURS, evaluate, grade_posteriors
+from evaluation.grades import NEIGHBOURS, evaluate
 from evaluation.grades import grade_samples, grade_test, grade_training
 from evaluation.pictures import draw_gan_losses, draw_gan_pictures, draw_imputed, draw_losses, draw_pictures
 from evaluation.pictures import plot_tsne, real_tensor, save_figure, save_grid
 from evaluation.report import cell, describe_run, finish_run, print_results, print_table, read_results
 from evaluation.amortisation import amortisation, report_amortisation
-from evaluation.likelihood import estimate_likelihood, grade_likelihood
+from evaluation.likelihood import estimate_likelihood, grade_further

@@ -28,8 +28,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import kernels
+from evaluation.grades import grade_posteriors
 from evaluation.pictures import draw_likelihood
-from training import LIKELIHOOD, ImageDataset, Images, TrainedRun, noise_key
+from training import LIKELIHOOD, ImageDataset, Images, TrainedRun, noise_key, refine_posteriors
 from training.objective import CHUNK, NegativeELBO, constant_term
 
 WIDER = 1.05  # factor of the posterior's scale
@@ -133,3 +134,26 @@ def is_binary(dataset: ImageDataset) -> bool:
 
 def warn(text: str):
     print(f'warning: {text}', file=sys.stderr)
+
+
+def grade_further(
+    trained: TrainedRun,
+    test_set: ImageDataset,
+    latents: Tensor,
+    refine: str | None,
+    draws: int,
+    folder: Path | None,
+) -> dict:
+    """What evaluate.py's --refine and --likelihood add to the grades; with a folder also likelihood.png
+    there.
+
+    latents: [n, K], of the test images. refine: None, 'own' or 'full'. draws: importance samples of an image;
+    0: no likelihood.
+    """
+    model, grades = trained.model, {}
+    if refine or not model.dist:  # a point has no density: a posterior is fitted around it
+        model, latents = refine_posteriors(trained, test_set, latents, full=refine == 'full')
+        grades = grade_posteriors(trained, model, test_set, latents)
+    if draws:
+        grades |= grade_likelihood(trained, model, latents, test_set, draws, folder)
+    return grades

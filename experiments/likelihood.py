@@ -212,11 +212,17 @@ def line(title: str, kind: str, row: dict) -> str:
         f'{row["ess"]:.1f}' if 'ess' in row else '',
         f'{-half:.1f}' if half is not None else '',
         f'{row["obs_std"]:.4g}' if 'obs_std' in row else '',
-        f'{row["annealed_images"]}: {-row["log_likelihood_of_these"]:.2f} / {-row["annealed_log_likelihood"]:.2f}'
-        if 'annealed_images' in row
-        else '',
+        annealed(row),
     ]
     return f'| {" | ".join(cells)} |'
+
+
+def annealed(row: dict) -> str:
+    """What --anneal found."""
+    if 'annealed_images' not in row:
+        return ''
+    by_importance, by_annealing = -row['log_likelihood_of_these'], -row['annealed_log_likelihood']
+    return f'{row["annealed_images"]}: {by_importance:.2f} / {by_annealing:.2f}'
 
 
 def main():

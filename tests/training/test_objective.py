@@ -9,9 +9,11 @@ from torch.distributions import (
     Laplace,
     MultivariateNormal,
     Normal,
+    Uniform,
 )
 
 import kernels
+from kernels.families.gaussian_full import unpack
 from models import VariationalAutoDecoder
 from training.objective import ImportanceWeightedBound, NegativeELBO
 from training.runs import build_model
@@ -112,10 +114,18 @@ def test_the_bound_falls_with_the_number_of_samples_from_the_negative_elbo(linea
 
 
 def prior_and_posterior(dist, params):
-    """The distributions of torch's, of params [B, P, D]."""
+    """The distributions of torch's, of params [B, P, D], or [B, K] with a full covariance."""
+    if dist == 'gaussian-full':
+        mu, s, t = unpack(params)
+        scale = s.exp()[:, :, None] * (t + torch.eye(mu.shape[1]))
+        return Normal(torch.zeros_like(mu), 1.0), MultivariateNormal(mu, scale_tril=scale)
     zero, one = torch.zeros_like(params[:, 0]), torch.ones_like(params[:, 0])
     if dist == 'exponential':
         return Exponential(one), Exponential(params[:, 0].exp())
+    if dist == 'uniform':
+        w = 1 / torch.cosh(params[:, 1])
+        centre = (1 - w) * torch.tanh(params[:, 0])
+        return Uniform(-one, one), Uniform(centre - w, centre + w)
     family = {'gaussian': Normal, 'laplace': Laplace}[dist]
     return family(zero, one), family(params[:, 0], params[:, 1].exp())
 
@@ -139,14 +149,16 @@ def test_the_bound_and_its_gradient_equal_those_of_torchs_distributions(
     log_weights, errors = [], []
     for draw in range(3):
         e, _ = kernels.sample_kl(torch.zeros_like(params), dist, **noise, ids=index, draw=draw)
-        z = e / posterior.rate if dist == 'exponential' else posterior.mean + params[:, 1].exp() * e
+        z = kernels.family(dist).sample(params, e)
         if likelihood == 'gaussian':
             log_p = Normal(model.render(model.code(z)), 1.0).log_prob(x) + 0.5 * math.log(2 * math.pi)
         else:
             log_p = Bernoulli(logits=model.logits(model.code(z)), validate_args=False).log_prob(x)
         log_p = (log_p * observed if incomplete else log_p).sum((1, 2))  # [B]
         errors.append(-log_p)
-        log_weights.append(log_p + (prior.log_prob(z) - posterior.log_prob(z)).sum(1))
+        log_q = posterior.log_prob(z)  # [B, D], or [B] where the dimensions depend on each other
+        log_q = log_q if log_q.dim() == 1 else log_q.sum(1)
+        log_weights.append(log_p + prior.log_prob(z).sum(1) - log_q)
     log_weights = torch.stack(log_weights)  # [K, B]
     expected = -log_weights.exp().mean(0).log()
     mean = (log_weights.softmax(0) * torch.stack(errors)).sum(0)

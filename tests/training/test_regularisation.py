@@ -91,7 +91,7 @@ def test_dropout_differs_between_calls_and_is_off_in_use(digits, ae_config):
 def test_early_stopping_stops_and_restores_the_best(digits, ae_config, train, tmp_path, monkeypatch):
     losses, weights = [50.0, 40.0, 39.5, 41.0, 39.2, 1.0], []
 
-    def validate(model, images, config):
+    def validate(model, images, config, variance):
         weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
         return {'validation_loss': losses[len(weights) - 1]}
 
