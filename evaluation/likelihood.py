@@ -3,8 +3,7 @@
     p(x) = E[ p(x | z) p(z) / r(z) ],  z ~ r
 
 for any proposal r that covers the posterior p(z | x). Here r is an image's fitted posterior q, a little
-widened, mixed
-with the prior:
+widened, mixed with the prior:
 
     r = (1 - SHARE) q_wide + SHARE p
 
@@ -39,9 +38,8 @@ SHARE = 0.02  # of the draws that come from the prior
 
 @dataclass
 class Likelihood:
-    """log_p, float64 [n, J]: estimates of each image's log p(x) in nats, by draws [J] = 1, 2, 4, ..., K
-    draws. ess,
-    float64 [n]: effective sample sizes of the K draws."""
+    """log_p, float64 [n, J]: estimates of each image's log p(x) in nats, by draws [J] = ..., K / 4, K / 2, K
+    draws. ess, float64 [n]: effective sample sizes of the K draws."""
 
     draws: list[int]
     log_p: Tensor
@@ -93,7 +91,7 @@ def estimate_likelihood(
     model, latents [n, K]: the posteriors that are the proposals, see refine_posteriors.
     """
     objective, images = NegativeELBO(model, trained.config), Images(dataset, latents.device)
-    draws = sorted({min(2**j, k) for j in range(k.bit_length() + 1)})
+    draws = [k >> j for j in range(k.bit_length())][::-1]
     seed, log_p, ess = noise_key(trained.config.seed, LIKELIHOOD), [], []
     for index in tqdm(range(len(latents)), 'likelihood', disable=None, leave=False, unit='image'):
         x, observed = images[torch.tensor([index], device=latents.device)]

@@ -102,7 +102,7 @@ def fit_full(
         noise = dict(seed=seed, step=number, rows=rows, ids=index[rows], draw=draw)
         z, kl = kernels.sample_kl(current(), 'gaussian-full', **noise)
         adam.zero_grad()
-        # Each image descends its own loss. As everywhere else, beta is not needed: this is inference.
+        # Each image descends its own negative ELBO, whatever --beta was in training.
         ((objective.reconstruction(z, x, observed) + kl).sum() / DRAWS).backward()
         adam.step()
         progress.update()
