@@ -76,6 +76,7 @@ class Config:
     # What only some systems have a flag for; off, or the usual, in the others.
     encoder: ClassVar[str | None] = None
     likelihood: ClassVar[str] = 'gaussian'
+    binarise: ClassVar[bool] = False
     learn_obs_std: ClassVar[bool] = False
     latent_lr: ClassVar[float] = 0.0
     weight_decay: ClassVar[float] = 0.0
@@ -193,6 +194,16 @@ class LatentConfig(Config):
         metavar='STD',
     )
     learn_obs_std: bool = False  # --obs-std auto; obs_std is then what training starts with, and later finds
+    likelihood: str = flag(
+        'gaussian',
+        'of a pixel given its latents; bernoulli, the cross-entropy, suits digits',
+        choices=['gaussian', 'bernoulli'],
+    )
+    binarise: bool = flag(
+        False,
+        'make each pixel white or black by a coin that shows white with its grey value as probability; the '
+        'same coins for every seed',
+    )
     missing: float = flag(
         0.0, 'hide this share of all pixels, to study incomplete data (default: 0)', share, metavar='RATE'
     )

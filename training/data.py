@@ -3,6 +3,7 @@
 The readers of the files are in training/sources.py and training/sources_arrays.py.
 """
 
+import math
 import os
 import sys
 import zlib
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+import kernels
 from training.errors import UserError
 from training.missing import SimulatedMask
+from training.randomness import BINARISE, noise_key
 from training.sources import (
     IDX,
     IMAGENETTE,
@@ -95,6 +98,21 @@ class ImageDataset(torch.utils.data.Dataset):
         observed = SimulatedMask(range(len(self)), self.shape, kind, rate, seed, part)
         place = self.name, self.source, self.mapped
         return ImageDataset(self.X, self.y, *place, observed, classes=self.classes)
+
+    def binarised(self, part: int) -> 'ImageDataset':
+        """The same images, each pixel made white or black by a coin that shows white with its grey value as
+        probability. part: 0 for training images, 1 for test images.
+
+        (Such images have a Bernoulli likelihood: Salakhutdinov and Murray, 2008.)
+        """
+        key, blocks = noise_key(0, BINARISE), np.arange(math.ceil(math.prod(self.shape) / 4))
+        binary = torch.empty(len(self), *self.shape, dtype=torch.uint8)
+        for index in torch.arange(len(self)).split(5000):  # random numbers take ten times an image's memory
+            words = kernels.philox_4x32(key, blocks, 0, index.numpy()[:, None], part)  # [B, blocks, 4]
+            u = kernels.uniform(words).flatten(1)[:, : math.prod(self.shape)].view(-1, *self.shape)
+            binary[index] = 255 * (255 * u < self.X[index].float()).to(torch.uint8)
+        rest = self.observed, self.known, self.classes
+        return ImageDataset(binary, self.y, self.name, self.source, False, *rest)
 
     def missing_share(self) -> float | None:
         """The share of pixels that is missing, of at most 1,000 images; None: the images have no mask."""

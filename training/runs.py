@@ -41,7 +41,7 @@ CHECKSUM = 'checkpoint_sha256'  # the entry of results.json that says which chec
 
 
 def load_split(config: Config) -> tuple[ImageDataset, ImageDataset]:
-    """The training and the test images of a configuration, with what --missing hides.
+    """The training and the test images of a configuration, binarised or with pixels hidden if it says so.
 
     UserError: see load_images; or the system or --missing wants complete images.
     """
@@ -52,6 +52,8 @@ def load_split(config: Config) -> tuple[ImageDataset, ImageDataset]:
             f'expected complete images for a GAN, which cannot leave pixels out, got {incomplete}; train '
             f'another system, or use other images'
         )
+    if config.binarise:
+        train_set, test_set = train_set.binarised(0), test_set.binarised(1)
     if config.missing and train_set.observed is not None:
         raise UserError(
             f'expected complete images for --missing, which hides pixels of them, got {incomplete}; '

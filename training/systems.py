@@ -43,11 +43,6 @@ class VAEConfig(LatentConfig):
     latent_dim: int | None = other_default(VADConfig, 'latent_dim', None)
     dist: str = other_default(VADConfig, 'dist', 'gaussian')
     encoder: str = flag('conv', 'what gives an image its latents', choices=list(networks.ENCODERS))
-    likelihood: str = flag(
-        'gaussian',
-        'of a pixel given its latents; bernoulli, the cross-entropy, suits digits',
-        choices=['gaussian', 'bernoulli'],
-    )
     importance_samples: int = flag(
         1,
         'samples of an image a step; several give the importance-weighted bound, which is tighter than the '
