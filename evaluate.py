@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from evaluation import (
+    FURTHER,
     describe_run,
     evaluate_model,
     grade_further,
@@ -122,7 +123,10 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
         )
     # Samples compare with images of the run's own data set, by a classifier trained on its training images.
     own = name == config.dataset and train_set.checksum() == config.train_checksum
+    own_test = own and test_set.checksum() == config.test_checksum
     saved = read_results(folder, trained)
+    if options.refine or options.likelihood or not own_test:  # else those of an earlier call hold
+        saved = {name: value for name, value in saved.items() if name not in FURTHER}
     results = saved | describe_run(trained) | {'dataset': test_set.name, 'n_test': len(test_set)}
     if config.system != 'gan':  # which has no latents of given images
         if own and 'train_loss' not in saved:
@@ -131,8 +135,8 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
         results |= grade_test(trained, test_set, test_latents)
         results['test_seconds'] = round(seconds, 1)
         if options.refine or options.likelihood:
-            picture = folder if writable and own and test_set.checksum() == config.test_checksum else None
             further = options.refine, options.likelihood
+            picture = folder if writable and own_test else None
             results |= grade_further(trained, test_set, test_latents, *further, picture)
     elif options.refine or options.likelihood:
         raise UserError(
@@ -143,7 +147,7 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
         results |= grade_samples(trained, train_set, test_set)
     else:
         results |= dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class'))
-    if own and test_set.checksum() == config.test_checksum:
+    if own_test:
         if writable:
             write_json(folder / 'results.json', results)
         else:

@@ -13,4 +13,4 @@ from evaluation.pictures import draw_gan_losses, draw_gan_pictures, draw_imputed
 from evaluation.pictures import plot_tsne, real_tensor, save_figure, save_grid
 from evaluation.report import cell, describe_run, finish_run, print_results, print_table, read_results
 from evaluation.amortisation import amortisation, report_amortisation
-from evaluation.likelihood import estimate_likelihood, grade_further
+from evaluation.likelihood import FURTHER, estimate_likelihood, grade_further

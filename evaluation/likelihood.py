@@ -34,6 +34,9 @@ from training.objective import CHUNK, NegativeELBO, constant_term
 
 WIDER = 1.05  # factor of the posterior's scale
 SHARE = 0.02  # of the draws that come from the prior
+# What grade_further adds to results.json.
+FURTHER = ('refined_posterior', 'refined_negative_elbo', 'refined_reconstruction', 'refined_kl', 'proposal')
+FURTHER += ('log_likelihood', 'log_likelihood_error', 'log_likelihood_half', 'ess', 'likelihood_draws')
 
 
 @dataclass
@@ -58,23 +61,22 @@ class Likelihood:
         }
 
 
-def proposal_draws(model: nn.Module, params: Tensor, k: int, index: int, seed: int) -> tuple[Tensor, Tensor]:
-    """k draws z [k, D] of the proposal of one image, params [1, P, D] or [1, K], and their log r(z) - log
-    p(z), [k].
+def proposal_draws(
+    model: nn.Module, params: Tensor, draw: Tensor, index: int, seed: int
+) -> tuple[Tensor, Tensor]:
+    """Draws z [k, D] of the proposal of one image, params [1, P, D] or [1, K], and their log r(z) - log p(z),
+    [k].
 
-    index: of the image. seed: a key of noise.
+    draw: int64 [k], the numbers of the draws; index: of the image; seed: a key of noise. z is a function of
+    these.
     """
-    family, device = model.family, params.device
+    family, numbers = model.family, draw.cpu().numpy()
     wide = family.widen(params, WIDER)
-    rows, draw = torch.zeros(k, dtype=torch.int64, device=device), torch.arange(k, device=device)
-    ids = rows + index
-    z, _ = kernels.sample_kl(wide, model.dist, seed=seed, step=0, rows=rows, ids=ids, draw=draw)
-    prior, _ = kernels.sample_kl(
-        torch.zeros_like(wide), model.dist, seed=seed, step=1, rows=rows, ids=ids, draw=draw
-    )
-    generator = torch.Generator().manual_seed(index)
-    from_prior = (torch.rand(k, generator=generator) < SHARE).to(device)
-    z = torch.where(from_prior[:, None], prior, z)
+    noise = dict(seed=seed, rows=torch.zeros_like(draw), ids=torch.full_like(draw, index), draw=draw)
+    z, _ = kernels.sample_kl(wide, model.dist, step=0, **noise)
+    prior, _ = kernels.sample_kl(torch.zeros_like(wide), model.dist, step=1, **noise)
+    u = kernels.uniform(kernels.philox_4x32(seed, 0, numbers, index, 2))[:, 0].to(z)  # [k]
+    z = torch.where((u < SHARE)[:, None], prior, z)
     # Of the one image's params and of k z: [k, 1, D], so that a full covariance is solved for once.
     log_p = family.log_density(torch.zeros_like(params), z[:, None]).double().sum((1, 2))
     log_q = family.log_density(wide, z[:, None]).double().sum((1, 2))
@@ -95,14 +97,15 @@ def estimate_likelihood(
     seed, log_p, ess = noise_key(trained.config.seed, LIKELIHOOD), [], []
     for index in tqdm(range(len(latents)), 'likelihood', disable=None, leave=False, unit='image'):
         x, observed = images[torch.tensor([index], device=latents.device)]
-        z, log_ratio = proposal_draws(model, model.params(latents[index : index + 1]), k, index, seed)
-        parts = [
-            objective.reconstruction(part, x.expand(len(part), *x.shape[1:]), observed)
-            for part in z.split(CHUNK)
-        ]
+        params, parts = model.params(latents[index : index + 1]), []
         pixels = x.numel() if observed is None else int(observed.sum())
-        reconstruction = torch.cat(parts).double() + constant_term(trained.config, pixels)
-        log_weight = -reconstruction - log_ratio  # [k]
+        constant = constant_term(trained.config, pixels)
+        for draw in torch.arange(k, device=latents.device).split(CHUNK):
+            z, log_ratio = proposal_draws(model, params, draw, index, seed)
+            same = x.expand(len(z), *x.shape[1:])
+            reconstruction = objective.reconstruction(z, same, observed).double() + constant
+            parts.append(-reconstruction - log_ratio)
+        log_weight = torch.cat(parts)  # [k]
         cumulated = torch.logcumsumexp(log_weight, 0)
         log_p.append(torch.stack([cumulated[n - 1] - math.log(n) for n in draws]).cpu())
         ess.append(1 / log_weight.softmax(0).square().sum().cpu())

@@ -120,7 +120,7 @@ def finish_run(run: Run, trained: TrainedRun, results: dict):
         'data': run.source,
         'torch': torch.__version__,
     }
-    write_report(run.folder, results, run.config.to_dict())
+    write_report(run.folder, results, trained.config.to_dict())
     run.finish(results)
     print_results([results], [str(run.run_dir)])
     print(f'pictures and figures: {run.run_dir / "report.html"}')

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import kernels
-from kernels.families.gaussian_full import unpack
+from kernels.families.gaussian_full import scale_tril, unpack
 from training import GRADE, ImageDataset, Images, TrainedRun, noise_key
 from training.objective import NegativeELBO, constant_term
 
@@ -40,7 +40,7 @@ def annealed_likelihood(
     generator = torch.Generator(latents.device).manual_seed(trained.config.seed)
     for index in tqdm(torch.arange(len(latents)).split(BATCH), 'annealing', disable=None, leave=False):
         mean, log_diagonal, t = unpack(latents[index])
-        scale = torch.exp(log_diagonal)[:, :, None] * (t + torch.eye(mean.shape[1], device=mean.device))
+        scale = scale_tril(log_diagonal, t)
         x, observed = images[index.to(latents.device)]
         rows = torch.arange(len(index), device=mean.device).repeat(CHAINS)  # image of each chain
         pixels = x[0].numel() if observed is None else observed.flatten(1).sum(1)[rows]

@@ -99,7 +99,7 @@ def ppca(train_set: ImageDataset, test_set: ImageDataset) -> dict:
 
 
 def standard_error(values: np.ndarray) -> float:
-    return float(np.std(values) / len(values) ** 0.5)
+    return float(np.std(values, ddof=1) / len(values) ** 0.5)
 
 
 def grade(folder: Path, test_set: ImageDataset, kind: str, k: int, anneal: int) -> dict:
@@ -129,27 +129,30 @@ def grade(folder: Path, test_set: ImageDataset, kind: str, k: int, anneal: int) 
     return results
 
 
-def check_images(path: Path, checksum: int):
-    """UserError: the result in path is of other test images."""
-    if read_entries(path, ('test_checksum',))['test_checksum'] != checksum:
-        raise UserError(
-            f'expected the test images of {path}, got others; name another folder with --out, or the '
-            f'--data-path and --n-test of before'
-        )
+def check_setting(path: Path, setting: dict):
+    """UserError: the result in path is of another setting."""
+    saved = read_entries(path, tuple(setting))
+    for name, value in setting.items():
+        if saved[name] != value:
+            raise UserError(
+                f'expected {name} {saved[name]} as in {path}, got {value}; name another folder with --out, '
+                f'or use the flags and data of before'
+            )
 
 
 def compare(options: Options):
     """Compute what is not in the folder yet, a line for each result."""
     data_path = options.data_path or default_data_path()
     train_set, test_set = load_images(data_path, 'fashion-mnist', None, options.n_test)
-    checksum = test_set.checksum()
+    setting = {'test_checksum': test_set.checksum(), 'draws': options.draws, 'anneal': options.anneal}
+    setting['std'] = options.obs_std
     for seed in options.seeds:
         for system in options.systems:
             _, script, kinds = SYSTEMS[system]
             for kind in kinds:
                 path = options.out / 'cells' / f'{system}-{kind}-seed{seed}.json'
                 if path.exists():
-                    check_images(path, checksum)
+                    check_setting(path, setting)
                     continue
                 if script is None:
                     results = ppca(train_set, test_set)
@@ -158,7 +161,7 @@ def compare(options: Options):
                     train(script, run_dir, seed, data_path, len(test_set), options.obs_std)
                     results = grade(run_dir, test_set, kind, options.draws, options.anneal)
                 row = {'system': system, 'posterior': kind, 'seed': seed, 'n_test': len(test_set), **results}
-                write_json(path, {**row, 'test_checksum': checksum})
+                write_json(path, {**row, **setting})
                 print(f'{path.stem}: log p {results["log_likelihood"]:.2f}', flush=True)
 
 

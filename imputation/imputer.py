@@ -24,6 +24,7 @@ from training import (
     UserError,
     VADConfig,
     build_model,
+    check_latents,
     fit_warm_start,
     initialize_latents,
     pick_device,
@@ -32,7 +33,8 @@ from training import (
 
 
 def train(config: VADConfig, train_set: ImageDataset, device: torch.device) -> TrainedRun:
-    """What train_vad.py does, without a run folder."""
+    """What train_vad.py does, without a run folder. UserError: the latents do not fit in memory."""
+    check_latents(config, len(train_set), device)
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # new weights leave the caller's generators
         model = build_model(config).to(device)
     images = Images(train_set, device)

@@ -30,7 +30,7 @@ from torch.utils.benchmark import Timer
 import kernels
 from kernels.command import run_command, writing
 from kernels.elementary import triton
-from kernels.families.gaussian_full import unpack
+from kernels.families.gaussian_full import scale_tril, unpack
 
 SIZES = [(64, 60), (2**10, 64), (2**14, 64), (2**17, 64), (2**20, 64)]  # B, D
 FULL_SIZES = [(64, 60), (2**10, 60), (2**14, 60), (2**16, 60)]  # of a full covariance: up to 2^27 parameters
@@ -45,8 +45,7 @@ def uniform(params):
 
 def full(params):
     mu, s, t = unpack(params)
-    identity = torch.eye(mu.shape[1], device=mu.device)
-    scale = s.exp()[:, :, None] * (identity + t)
+    identity, scale = torch.eye(mu.shape[1], device=mu.device), scale_tril(s, t)
     return tuple(
         MultivariateNormal(mean, scale_tril=tril, **UNVALIDATED)
         for mean, tril in ((mu, scale), (mu.new_zeros(mu.shape[1]), identity))

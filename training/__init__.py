@@ -16,6 +16,7 @@ from training.data import DATASETS, ImageDataset, load_file, load_images
 from training.run_folders import SUCCESSOR, check_collection, is_finished, lock_folder, settle
 from training.runs import CHECKSUM, Run, TrainedRun, build_model, check_device, find_data
 from training.runs import load_data, load_run, load_split, open_run
+from training.memory import check_latents
 from training.batches import Images
 from training.randomness import GRADE, IMPUTE, INFER, LIKELIHOOD, PRIOR, fold, noise_key
 from training.initialization import fit_warm_start, initialize_latents

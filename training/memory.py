@@ -19,13 +19,14 @@ def available(device: torch.device) -> int:
     return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
 
 
-def check_latents(config: Config, device: torch.device):
-    """UserError: this process's share of a run's latents, with a full covariance, does not fit in memory."""
-    n = math.ceil(config.n_train / launched())
+def check_latents(config: Config, images: int, device: torch.device):
+    """UserError: this process's share of the latents of a run on so many images, with a full covariance, does
+    not fit in memory."""
+    own = math.ceil(images / launched())
     if config.dist == 'gaussian-full' and config.system == 'vad':  # with the two means of Adam
-        check_full_covariance(config.latent_dim, n * (1 + copies(config.n_train)), 3, device)
+        check_full_covariance(config.latent_dim, own * (1 + copies(images)), 3, device)
     elif config.dist == 'gaussian-full':
-        check_full_covariance(config.latent_dim, n, 1, device)
+        check_full_covariance(config.latent_dim, own, 1, device)
 
 
 def check_full_covariance(latent_dim: int, images: int, tensors: int, device: torch.device):
@@ -35,6 +36,8 @@ def check_full_covariance(latent_dim: int, images: int, tensors: int, device: to
     """
     (numbers,) = kernels.family('gaussian-full').shape(latent_dim)
     needed, there = 4 * numbers * images * tensors, available(device)
+    if device.type == 'cpu':
+        there //= launched()  # processes share the machine's memory
     if needed > there:
         raise UserError(
             f'expected posteriors that fit in memory, {there:,} bytes on {device}, got a full covariance of '

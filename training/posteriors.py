@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import kernels
-from kernels.families.gaussian_full import pack, unpack
+from kernels.families.gaussian_full import pack, scale_tril, unpack
 from models import with_posteriors
 from training.batches import Images
 from training.config import Config
 from training.data import ImageDataset
-from training.errors import UserError
+from training.errors import NotFinite, UserError
 from training.inference import fit_latents
 from training.memory import check_full_covariance
 from training.objective import NegativeELBO
@@ -27,13 +27,14 @@ FULL_PASSES = 200  # of those with a full covariance
 DRAWS = 4  # of each image in a pass: one is too noisy for so many parameters
 LR_MEAN, LR_LOG_DIAGONAL, LR_T = 0.2, 0.03, 0.012  # peak learning rates
 BATCH = 50  # images
+SMALLEST_STEP = 1e-3  # in z, whose differences would else be lost in rounding
 
 
 @torch.no_grad()
 def precision(
     model: nn.Module, config: Config, mean: Tensor, step: Tensor, observed: Tensor | None
 ) -> Tensor:
-    """The precision of Laplace's approximation to the posteriors around mean [B, D]: [B, D, D].
+    """The precision of Laplace's approximation to the posteriors around mean [B, D]: float64 [B, D, D].
 
     It is I + J' W J, where J [F, D] is the decoder's derivative and W the likelihood's second derivative in
     its output (Park et al., "Variational Laplace autoencoders", 2019). step [B, D]: J comes from the
@@ -42,7 +43,7 @@ def precision(
     observed: bool [B, *shape], or None.
     """
     bernoulli = config.likelihood == 'bernoulli'
-    output = model.logits if bernoulli else model.render
+    output, step = model.logits if bernoulli else model.render, step.clamp_min(SMALLEST_STEP)
     columns = []  # of J, [B, F] each
     for d in range(model.latent_dim):
         shift = torch.zeros_like(mean)
@@ -56,7 +57,9 @@ def precision(
         weight = torch.full_like(columns[0], 1 / config.obs_std**2)
     if observed is not None:
         weight = weight * observed.flatten(1)
-    identity = torch.eye(model.latent_dim, device=mean.device)
+    # In float64: where pixels are fewer than dimensions, the prior's 1 would be lost beside the likelihood.
+    jacobian, weight = jacobian.double(), weight.double()
+    identity = torch.eye(model.latent_dim, dtype=torch.float64, device=mean.device)
     return identity + jacobian.mT @ (weight[:, :, None] * jacobian)
 
 
@@ -64,12 +67,13 @@ def start_full(
     model: nn.Module, config: Config, mean: Tensor, step: Tensor, observed: Tensor | None
 ) -> Tensor:
     """Packed parameters [B, K] of the Gaussians around mean [B, D] by Laplace's approximation."""
-    covariance = torch.linalg.inv(precision(model, config, mean, step, observed).double())
+    covariance = torch.linalg.inv(precision(model, config, mean, step, observed))
     scale = torch.linalg.cholesky(covariance).to(mean.dtype)  # L [B, D, D]
     sigma = scale.diagonal(dim1=1, dim2=2)
     return pack(mean, torch.log(sigma), scale / sigma[:, :, None])
 
 
+@torch.enable_grad()  # whatever the caller does
 def fit_full(
     objective: NegativeELBO, params: Tensor, x: Tensor, observed: Tensor | None, index: Tensor, progress: tqdm
 ) -> Tensor:
@@ -79,7 +83,7 @@ def fit_full(
     """
     b, seed = len(x), noise_key(objective.config.seed, INFER)
     mean, log_diagonal, t = unpack(params)
-    unit = torch.exp(log_diagonal)[:, :, None] * (t + torch.eye(mean.shape[1], device=mean.device))  # L
+    unit = scale_tril(log_diagonal, t)  # L
     d = mean.shape[1]
     w = torch.zeros_like(mean).requires_grad_()
     log_diagonal, packed = log_diagonal.clone().requires_grad_(), params[:, 2 * d :].clone().requires_grad_()
@@ -106,7 +110,12 @@ def fit_full(
         ((objective.reconstruction(z, x, observed) + kl).sum() / DRAWS).backward()
         adam.step()
         progress.update()
-    return current().detach()
+    fitted = current().detach()
+    if not torch.isfinite(fitted).all():
+        raise NotFinite(
+            'expected finite posteriors after fitting them, got others; train with a higher --obs-std'
+        )
+    return fitted
 
 
 def refine_posteriors(
@@ -131,14 +140,16 @@ def refine_posteriors(
     if not full and model.dist:
         return model, fit_latents(model, latents.clone(), images, config, INFER, PASSES, LR, 'refining')
     gaussian, mean = with_posteriors(model, 'gaussian'), model.mean(latents)
+    exact = with_posteriors(model, 'gaussian')
+    exact.bfloat16 = False  # whose rounding would be larger than the differences
     if model.dist:
         step = torch.exp(latents[:, model.latent_dim : 2 * model.latent_dim])
     else:
         step = torch.full_like(mean, 0.1)
     if not full:
         batches = images.own().split(BATCH)
-        precisions = (precision(model, config, mean[i], step[i], images[i][1]) for i in batches)
-        log_sigma = torch.cat([-0.5 * torch.log(p.diagonal(dim1=1, dim2=2)) for p in precisions])
+        precisions = (precision(exact, config, mean[i], step[i], images[i][1]) for i in batches)
+        log_sigma = torch.cat([-0.5 * torch.log(p.diagonal(dim1=1, dim2=2)).float() for p in precisions])
         start = torch.cat([mean, log_sigma], 1)
         return gaussian, fit_latents(gaussian, start, images, config, INFER, PASSES, LR, 'refining')
     posteriors = with_posteriors(model, 'gaussian-full')
@@ -150,6 +161,6 @@ def refine_posteriors(
             if model.dist == 'gaussian-full':
                 params = latents[index]
             else:
-                params = start_full(model, config, mean[index], step[index], observed)
+                params = start_full(exact, config, mean[index], step[index], observed)
             fitted.append(fit_full(objective, params, x, observed, index, progress))
     return posteriors, torch.cat(fitted)

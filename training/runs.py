@@ -86,7 +86,7 @@ def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
         train_set, test_set = load_split(config)
         check_observed(train_set)
         known = config.with_data(train_set, test_set)
-        check_latents(known, pick_device(config.device))
+        check_latents(known, len(train_set), pick_device(config.device))
         return known, train_set, test_set
 
     return main_first(load)
@@ -239,6 +239,9 @@ class Run:
     def found(self, obs_std: float) -> Config:
         """The configuration with the obs_std that training found, which is that of the run from now on."""
         self.config = self.config.replace(obs_std=obs_std)
+        if is_main():
+            path = self.folder / 'config.json'
+            write_json(path, {**read_json(path), 'obs_std': obs_std})
         return self.config
 
     def save_trained(self, model: nn.Module, **parts: Any):

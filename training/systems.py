@@ -130,6 +130,11 @@ class AEConfig(LatentConfig):
         paired = self.encoder == 'conv3' and self.decoder == 'mirror'
         if paired and self.architecture is None:
             object.__setattr__(self, 'architecture', networks.ARCHITECTURE)
+        if self.learn_obs_std and (self.patience or self.tune):
+            raise UserError(
+                'expected a number for --obs-std with --patience or --tune, whose losses would not compare, '
+                'got auto; leave out one or the other'
+            )
         if self.min_delta and not (self.patience or self.tune):
             raise UserError(
                 'expected --min-delta together with --patience, got it alone; add --patience, or leave it out'

@@ -58,6 +58,7 @@ class BaseTrainer:
         self.model.eval().requires_grad_(False)
 
 
+SMALLEST_STD = 1e-3  # that --obs-std auto finds: a quarter of a grey level
 FOLLOW = 0.02  # share of the way that --obs-std auto goes in a step: it averages about 50 batches
 
 
@@ -137,7 +138,7 @@ class Trainer(BaseTrainer):
         # The mean over the batch, or this process's part of it: `replicate` adds up the processes' gradients.
         loss = (reconstruction + config.beta * kl).sum() * weight
         if self.variance is not None:
-            self.follow_error(reconstruction.detach() * has_images, x, observed)
+            self.follow_error(reconstruction.detach(), x, observed, has_images)
         self.adam.zero_grad()
         loss.backward()
         for group in self.adam.param_groups:
@@ -154,14 +155,14 @@ class Trainer(BaseTrainer):
         else:
             self.history[position] = terms
 
-    def follow_error(self, reconstruction: Tensor, x: Tensor, observed: Tensor | None):
-        """Move the variance towards the mean squared error of this batch's pixels."""
-        pixels = (
-            torch.full_like(reconstruction, x[0].numel()) if observed is None else observed.flatten(1).sum(1)
-        )
-        sums = torch.stack([2 * self.variance * reconstruction.sum(), (pixels * (reconstruction > 0)).sum()])
-        error, count = all_reduce(sums)  # of all processes
-        self.variance.lerp_(error / count.clamp_min(1), FOLLOW)
+    def follow_error(self, reconstruction: Tensor, x: Tensor, observed: Tensor | None, has_images: bool):
+        """Move the variance towards the mean squared error of this batch's observed pixels, if it has any."""
+        pixels = torch.tensor(x.numel()) if observed is None else observed.sum()
+        pixels = pixels.to(self.variance)
+        error = 2 * self.variance * reconstruction.sum()
+        error, pixels = all_reduce(torch.stack([error, pixels]) * has_images)  # of all processes
+        target = torch.where(pixels > 0, error / pixels.clamp_min(1), self.variance)
+        self.variance.lerp_(target, FOLLOW).clamp_min_(SMALLEST_STD**2)
 
     @property
     def obs_std(self) -> float:

@@ -41,6 +41,11 @@ def pack(mu: Tensor, s: Tensor, t: Tensor) -> Tensor:
     return torch.cat([mu, s, t[..., i, j]], -1)
 
 
+def scale_tril(s: Tensor, t: Tensor) -> Tensor:
+    """L [..., D, D]."""
+    return torch.exp(s).unsqueeze(-1) * (t + torch.eye(s.shape[-1], dtype=s.dtype, device=s.device))
+
+
 def sample(params: Tensor, e: Tensor) -> Tensor:
     mu, s, t = unpack(params)
     return torch.addcmul(mu, torch.exp(s), e + (t @ e.unsqueeze(-1)).squeeze(-1))
@@ -85,11 +90,15 @@ def start(code: Tensor, spread: Tensor) -> Tensor:
 
 
 def standardise(params: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    mu, s, t = unpack(reference)
+    d = GAUSSIAN_FULL.latent_dim(params)
+    mu, s, packed = reference.split([d, d, d * (d - 1) // 2], -1)
     shift = mu.mean(0)  # [D]
-    variance = torch.exp(2 * s) * (1 + t.square().sum(-1))  # [N, D], of each dimension
+    i, _ = torch.tril_indices(
+        d, d, -1, device=params.device
+    )  # row of each number of T; no [N, D, D] in memory
+    squares = torch.zeros_like(mu).index_add_(1, i, packed.square())  # [N, D]
+    variance = torch.exp(2 * s) * (1 + squares)  # [N, D], of each dimension
     scale = torch.sqrt(((mu - shift) ** 2 + variance).mean(0))  # [D]
-    d = len(scale)
     new = torch.cat(
         [(params[:, :d] - shift) / scale, params[:, d : 2 * d] - torch.log(scale), params[:, 2 * d :]], 1
     )

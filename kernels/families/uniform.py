@@ -138,7 +138,7 @@ def standardise(params: Tensor, reference: Tensor) -> tuple[Tensor, Tensor, Tens
 
 
 UNIFORM = Family(
-    ('location', 'log width'),
+    ('location', 'width'),
     noise,
     sample,
     kl,

@@ -36,6 +36,17 @@ def test_a_full_covariance_lowers_the_negative_elbo(command, gaussian_run):
     assert results['refined_negative_elbo'] < results['test_negative_elbo']
 
 
+def test_grades_of_an_earlier_call_do_not_stay_beside_others(command, gaussian_run, tmp_path):
+    assert command(evaluate, gaussian_run, '--refine', 'full', '--likelihood', '8')[0] == 0
+    assert command(evaluate, gaussian_run)[0] == 0  # on the same images they hold
+    assert 'refined_negative_elbo' in json.loads((gaussian_run / 'results.json').read_text())
+    status, out, _ = command(evaluate, gaussian_run, '--n-test', '5', '--json', tmp_path / 'grades.json')
+    assert status == 0 and 'log_likelihood' not in (tmp_path / 'grades.json').read_text()
+    assert command(evaluate, gaussian_run, '--likelihood', '4')[0] == 0
+    results = json.loads((gaussian_run / 'results.json').read_text())
+    assert results['proposal'] == 'gaussian' and 'refined_posterior' not in results
+
+
 def test_an_auto_decoder_gets_posteriors(command, csv_dir, tmp_path, quicken, monkeypatch):
     quicken(monkeypatch)
     small = ['--data-path', csv_dir, '--latent-dim', '4', '--epochs', '2', '--run-dir', tmp_path / 'ad']

@@ -92,7 +92,7 @@ def test_the_weights_of_the_proposal_have_the_mean_one(dist, vad_config):
     # E[p(z) / r(z)] = 1 for z ~ r, for any posterior.
     model = build_model(vad_config(dist=dist, latent_dim=3))
     params = 0.3 * torch.randn(1, *model.params_shape, generator=torch.Generator().manual_seed(0))
-    _, log_ratio = proposal_draws(model, params, 20_000, 3, seed=5)
+    _, log_ratio = proposal_draws(model, params, torch.arange(20_000), 3, seed=5)
     weights = torch.exp(-log_ratio)
     assert (weights.mean() - 1).abs() < 5 * weights.std() / 20_000**0.5
     assert weights.max() <= 50 + 1e-6  # 1 / SHARE

@@ -67,10 +67,11 @@ def test_it_goes_on_where_it_stopped(compare, trained):
     assert compare('--report')[1] in out
 
 
-def test_other_test_images(compare, trained, one_line):
+def test_another_setting(compare, trained, one_line):
     assert compare('--systems', 'vad')[0] == 0
-    status, _, err = compare('--systems', 'vad', '--n-test', '19')
-    assert status == 2 and one_line(err) and 'got others; name another folder with --out' in err
+    for flags in (['--n-test', '19'], ['--draws', '9'], ['--anneal', '3'], ['--obs-std', 'auto']):
+        status, _, err = compare('--systems', 'vad', *flags)
+        assert status == 2 and one_line(err) and 'name another folder with --out' in err
 
 
 def test_a_folder_of_other_things(compare, trained, one_line, tmp_path):

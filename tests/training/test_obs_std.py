@@ -11,7 +11,7 @@ from training.config import DEFAULTS
 from training.errors import UserError
 from training.objective import NegativeELBO
 from training.runs import load_run
-from training.systems import VADConfig, VAEConfig
+from training.systems import AEConfig, VADConfig, VAEConfig
 
 
 def take_steps(trainer, n):
@@ -30,8 +30,14 @@ def test_it_follows_the_mean_squared_error_of_the_observed_pixels(
     x, observed = trainer.images[torch.arange(5)]
     pixels = torch.full((5,), 784) if observed is None else observed.flatten(1).sum(1)
     for _ in range(1000):  # an error of 0.3 in each pixel, in units of what the variance now is
-        trainer.follow_error(pixels * 0.3**2 / (2 * trainer.variance), x, observed)
+        trainer.follow_error(pixels * 0.3**2 / (2 * trainer.variance), x, observed, True)
     assert trainer.obs_std == pytest.approx(0.3, rel=1e-3)
+    for has_images, mask in ((False, observed), (True, torch.zeros_like(x, dtype=torch.bool))):
+        trainer.follow_error(torch.zeros(5), x, mask, has_images)  # nothing is observed here
+    assert trainer.obs_std == pytest.approx(0.3, rel=1e-3)
+    for _ in range(1000):
+        trainer.follow_error(torch.zeros(5), x, observed, True)
+    assert trainer.obs_std == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize('dist', [None, 'gaussian'])
@@ -84,6 +90,12 @@ def test_a_run_keeps_what_it_found(command, csv_dir, tmp_path, quicken, monkeypa
 def test_a_bernoulli_likelihood_has_none():
     with pytest.raises(UserError, match='--likelihood gaussian for --obs-std auto, got bernoulli'):
         VAEConfig(obs_std='auto', likelihood='bernoulli')
+
+
+@pytest.mark.parametrize('flags', [dict(patience=3), dict(tune=5)])
+def test_losses_that_choose_need_a_fixed_one(flags):
+    with pytest.raises(UserError, match='a number for --obs-std with --patience or --tune'):
+        AEConfig(obs_std='auto', **flags)
 
 
 def test_it_starts_at_the_default(digits):

@@ -81,7 +81,8 @@ def test_the_precision_leaves_missing_pixels_out(vad_config, linear):
     observed = torch.rand(3, 28, 28, generator=torch.Generator().manual_seed(0)) < 0.3
     found = precision(trained.model, trained.config, torch.randn(3, 4), torch.full((3, 4), 0.1), observed)
     seen = observed.flatten(1)[:, None] * linear  # [3, 4, 784]
-    torch.testing.assert_close(found, torch.eye(4) + seen @ linear.T / 0.01, rtol=1e-3, atol=1e-2)
+    expected = torch.eye(4) + seen @ linear.T / 0.01
+    torch.testing.assert_close(found, expected.double(), rtol=1e-3, atol=1e-2)
 
 
 def test_the_precision_of_a_bernoulli_likelihood():
@@ -94,6 +95,17 @@ def test_the_precision_of_a_bernoulli_likelihood():
     )  # [2, 784, 4]
     expected = torch.eye(4) + jacobian.mT @ ((p * (1 - p))[:, :, None] * jacobian)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_fewer_pixels_than_dimensions_and_a_small_obs_std(vad_config):
+    config = vad_config(latent_dim=64, obs_std=1e-3)
+    model = build_model(config).eval().requires_grad_(False)
+    observed = torch.zeros(2, 28, 28, dtype=torch.bool)
+    observed[:, :4, :4] = True
+    mean = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    params = posteriors.start_full(model, config, mean, torch.zeros(2, 64), observed)  # no step at all
+    _, s, t = unpack(params)
+    assert torch.isfinite(params).all() and (s < 1e-3).all()  # inside the prior
 
 
 def test_posteriors_without_correlations_are_fitted_further(digits, vad_config, monkeypatch):
