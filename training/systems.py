@@ -31,8 +31,8 @@ class VADConfig(LatentConfig):
     )
     dist: str = flag(
         'gaussian',
-        'family of the posteriors; gaussian-full has a full covariance: D (D + 3) / 2 numbers an image, 1,890 '
-        'for D = 60, and three times that while Adam trains them',
+        'family of the posteriors; gaussian-full has a full covariance: D (D + 3) / 2 numbers an image, '
+        '1,890 for D = 60, and three times that while Adam trains them',
         choices=list(kernels.FAMILIES),
     )
     latent_lr: float | None = flag(
