@@ -157,8 +157,10 @@ class Trainer(BaseTrainer):
 
     def follow_error(self, reconstruction: Tensor, x: Tensor, observed: Tensor | None, has_images: bool):
         """Move the variance towards the mean squared error of this batch's observed pixels, if it has any."""
-        pixels = torch.tensor(x.numel()) if observed is None else observed.sum()
-        pixels = pixels.to(self.variance)
+        # new_full: a number of the host's could not be copied while a CUDA graph is captured.
+        pixels = (
+            self.variance.new_full((), x.numel()) if observed is None else observed.sum().to(self.variance)
+        )
         error = 2 * self.variance * reconstruction.sum()
         error, pixels = all_reduce(torch.stack([error, pixels]) * has_images)  # of all processes
         target = torch.where(pixels > 0, error / pixels.clamp_min(1), self.variance)
