@@ -26,6 +26,12 @@ NEIGHBOURS = torch.zeros(5, 3)  # its first four rows and its last four share me
         (PARAMS, dict(dist=['gaussian']), r"gaussian-full, got \['gaussian'\]"),
         (PARAMS[:, :1], {}, r'\[N, 2, D\] for gaussian \(mu, log sigma\), got \[4, 1, 3\]'),
         (PARAMS[0], {}, r'got \[2, 3\]'),
+        (
+            PARAMS,
+            dict(dist='gaussian-full'),
+            r'\[N, K\], K = D \(D \+ 3\) / 2, for gaussian-full .*\[4, 2, 3\]',
+        ),
+        (PARAMS[:, 0, :], dict(dist='gaussian-full'), r'for gaussian-full .*, got \[4, 3\]'),
         ([1, 2], {}, 'got list'),
         (PARAMS.int(), {}, 'float16, got torch.int32'),
         (PARAMS.to_sparse(), {}, r'a dense tensor, got torch.float32 \[4, 2, 3\] \(torch.sparse_coo\)'),
