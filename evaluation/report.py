@@ -37,7 +37,6 @@ CAPTIONS = {
         "Negative ELBO of test images whose latents were fitted further, from the encoder's and from the "
         'prior.'
     ),
-    'likelihood.png': 'The estimate of -log p of test images, by the number of importance samples.',
     'samples.gif': 'The same draws from the prior, epoch after epoch.',
     'interpolation.gif': 'The interpolation as an animation.',
 }

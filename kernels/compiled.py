@@ -47,7 +47,7 @@ def report(
     signature = dict(params_ptr='*' + dtype, rows_ptr='*i64', **dict.fromkeys(fused.SCALARS, 'i32'))
     with torch.device('meta'):  # only shape and strides
         params = torch.empty(1, *family.shape(d), dtype=torch.float64 if dtype == 'fp64' else torch.float32)
-        batch, constants = module.layout(params)
+        _, constants = module.layout(params)
     constants |= dict(
         ids_ptr=None, draws_ptr=None, D=d, COMPUTE=triton.language.dtype(compute), NOISE=family.noise_triton
     )
