@@ -123,7 +123,7 @@ def grade_likelihood(
             'not converge to it'
         )
     if trained.config.likelihood == 'bernoulli' and not is_binary(dataset):
-        warn('the cross-entropy of grey values is not a likelihood; train with --binarise')
+        warn('the cross-entropy of grey values is not a likelihood; train with --binarise static')
     if folder:
         draw_likelihood(likelihood.draws, -likelihood.log_p.mean(0).numpy(), folder / 'likelihood.png')
     return likelihood.grades() | {'proposal': model.dist}

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from training.data import ImageDataset
-from training.randomness import fold
+from training.binarise import toss_coins
+from training.data import ImageDataset, as_bytes
+from training.randomness import BINARISE, fold, noise_key
 
 # Rows and columns of padding that are cut off at the top left; 1, 1 is the image itself.
 SHIFTS = ((1, 1), (0, 1), (2, 1), (1, 0), (1, 2))
@@ -50,9 +51,9 @@ class Images:
     def __init__(self, dataset: ImageDataset, device: torch.device | str, share: slice = slice(None)):
         own = dataset.part(share)
         self.X, self.observed = own.X, own.observed  # [n, 28, 28] or [n, C, H, W]; the mask, or None
+        self.grey = None if own.grey is None else own.grey.to(device)  # what coins are tossed by
         if not own.mapped:
-            # Whole numbers as bytes: the images read faster.
-            self.X = (own.X if own.X.frac().any() else own.X.to(torch.uint8)).to(device)
+            self.X = as_bytes(own.X).to(device)
             if self.observed is not None:
                 parts = torch.arange(len(own)).split(5000)  # random numbers take ten times a mask's memory
                 self.observed = torch.cat([self.observed[part] for part in parts]).to(device)
@@ -70,8 +71,24 @@ class Images:
     def __getitem__(self, local_index: Tensor) -> tuple[Tensor, Tensor | None]:
         """int64 [B] -> images [B, 28, 28] (or [B, C, H, W]), float32 in 0-1, 0 where a pixel is missing; and
         which pixels are observed, bool [B, 28, 28]; None: all of all images."""
-        place = (local_index % self.n).to(self.X.device)
-        x = self.shift(self.X[place].to(self.device), local_index).float() / 255
+        return self.read(self.X, local_index)
+
+    def in_training(
+        self, index: Tensor, local_index: Tensor, seed: int, step: int | Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """As [local_index], for a step of training: where the images are binarised dynamically, by new coins.
+
+        index: of the same images, int64 [B]. seed: the run's.
+        """
+        if self.grey is None:
+            return self[local_index]
+        grey, observed = self.read(self.grey, local_index)
+        return toss_coins(grey, index, seed=noise_key(seed, BINARISE), step=step), observed
+
+    def read(self, X: Tensor, local_index: Tensor) -> tuple[Tensor, Tensor | None]:
+        """As [local_index], of the images X."""
+        place = (local_index % self.n).to(X.device)
+        x = self.shift(X[place].to(self.device), local_index).float() / 255
         if self.observed is None:
             return x, None
         # Pixels that come into a copy from outside the image were not observed either.

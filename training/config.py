@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import networks
+from training.binarise import BINARISE_KINDS
 from training.command import count, flag, number_or_auto, positive, seed, share, weight, whole_number
 from training.data import DATASETS, ImageDataset
 from training.errors import UserError
@@ -76,7 +77,7 @@ class Config:
     # What only some systems have a flag for; off, or the usual, in the others.
     encoder: ClassVar[str | None] = None
     likelihood: ClassVar[str] = 'gaussian'
-    binarise: ClassVar[bool] = False
+    binarise: ClassVar[str | None] = None
     learn_obs_std: ClassVar[bool] = False
     latent_lr: ClassVar[float] = 0.0
     weight_decay: ClassVar[float] = 0.0
@@ -199,10 +200,12 @@ class LatentConfig(Config):
         'of a pixel given its latents; bernoulli, the cross-entropy, suits digits',
         choices=['gaussian', 'bernoulli'],
     )
-    binarise: bool = flag(
-        False,
-        'make each pixel white or black by a coin that shows white with its grey value as probability; the '
-        'same coins for every seed',
+    binarise: str | None = flag(
+        None,
+        'make each pixel white or black by a coin that shows white with its grey value as probability; '
+        'static: the same coins for every seed; dynamic: in training, new ones in every step (default: grey '
+        'images)',
+        choices=list(BINARISE_KINDS),
     )
     missing: float = flag(
         0.0, 'hide this share of all pixels, to study incomplete data (default: 0)', share, metavar='RATE'

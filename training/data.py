@@ -3,7 +3,6 @@
 The readers of the files are in training/sources.py and training/sources_arrays.py.
 """
 
-import math
 import os
 import sys
 import zlib
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-import kernels
+from training.binarise import toss_coins
 from training.errors import UserError
 from training.missing import SimulatedMask
 from training.randomness import BINARISE, noise_key
@@ -46,6 +45,11 @@ DATASETS = {
 DEFAULT_DATASET = 'fashion-mnist'
 
 
+def as_bytes(X: torch.Tensor) -> torch.Tensor:
+    """Images of whole numbers as uint8, which read faster; others as they are."""
+    return X if X.frac().any() else X.to(torch.uint8)
+
+
 class ImageDataset(torch.utils.data.Dataset):
     """Images X [N, 28, 28] (in colour [N, 3, H, W]), float32 in 0-255, and labels y [N], int64. Item i is (i,
     X[i]), 0 where the value of a pixel is not known.
@@ -54,7 +58,8 @@ class ImageDataset(torch.utils.data.Dataset):
     and stays one; only what is used comes into memory. observed: a mask of X, see training/missing.py; None:
     nothing is missing. known: X has the true values of the missing pixels too, because they were hidden to
     study what a model makes of the others. Only grades and pictures look at them. Where they are not known, X
-    has 0 or NaN there. classes: names; None: those of DATASETS.
+    has 0 or NaN there. classes: names; None: those of DATASETS. grey: what the coins of a training step are
+    tossed by, see training/binarise.py, in the shape of X; None: training sees X.
     """
 
     def __init__(
@@ -67,12 +72,13 @@ class ImageDataset(torch.utils.data.Dataset):
         observed=None,
         known: bool = True,
         classes: list[str] | None = None,
+        grey=None,
     ):
         self.X = X if mapped else torch.as_tensor(X, dtype=torch.float32)
         self.y = torch.as_tensor(y, dtype=torch.int64)
         self.name, self.source, self.mapped = name, source, mapped
         self.observed, self.known = observed, known
-        self.classes = classes or DATASETS[name]
+        self.classes, self.grey = classes or DATASETS[name], grey
 
     @property
     def labelled(self) -> bool:
@@ -86,8 +92,9 @@ class ImageDataset(torch.utils.data.Dataset):
     def part(self, which: slice) -> 'ImageDataset':
         """The images in a slice, as a data set."""
         observed = None if self.observed is None else self.observed[which]
+        grey = None if self.grey is None else self.grey[which]
         place = self.name, self.source, self.mapped
-        return ImageDataset(self.X[which], self.y[which], *place, observed, self.known, self.classes)
+        return ImageDataset(self.X[which], self.y[which], *place, observed, self.known, self.classes, grey)
 
     def complete(self) -> 'ImageDataset':
         """The images with what is under their missing pixels, which must be known: for grades."""
@@ -97,21 +104,17 @@ class ImageDataset(torch.utils.data.Dataset):
         """The same images, of which a share `rate` of the pixels counts as missing; see SimulatedMask."""
         observed = SimulatedMask(range(len(self)), self.shape, kind, rate, seed, part)
         place = self.name, self.source, self.mapped
-        return ImageDataset(self.X, self.y, *place, observed, classes=self.classes)
+        return ImageDataset(self.X, self.y, *place, observed, classes=self.classes, grey=self.grey)
 
-    def binarised(self, part: int) -> 'ImageDataset':
-        """The same images, each pixel made white or black by a coin that shows white with its grey value as
-        probability. part: 0 for training images, 1 for test images.
-
-        (Such images have a Bernoulli likelihood: Salakhutdinov and Murray, 2008.)
-        """
-        key, blocks = noise_key(0, BINARISE), np.arange(math.ceil(math.prod(self.shape) / 4))
+    def binarised(self, part: int, dynamic: bool = False) -> 'ImageDataset':
+        """The same images in black and white, see training/binarise.py. part: 0 for training images, 1 for
+        test images. dynamic: training tosses the coins again."""
         binary = torch.empty(len(self), *self.shape, dtype=torch.uint8)
-        for index in torch.arange(len(self)).split(5000):  # random numbers take ten times an image's memory
-            words = kernels.philox_4x32(key, blocks, 0, index.numpy()[:, None], part)  # [B, blocks, 4]
-            u = kernels.uniform(words).flatten(1)[:, : math.prod(self.shape)].view(-1, *self.shape)
-            binary[index] = 255 * (255 * u < self.X[index].float()).to(torch.uint8)
-        rest = self.observed, self.known, self.classes
+        for index in torch.arange(len(self)).split(1000):  # random numbers take many times an image's memory
+            coins = toss_coins(self.X[index].float() / 255, index, seed=noise_key(0, BINARISE), step=part)
+            binary[index] = 255 * coins.to(torch.uint8)
+        grey = (self.X if self.mapped else as_bytes(self.X)) if dynamic else None
+        rest = self.observed, self.known, self.classes, grey
         return ImageDataset(binary, self.y, self.name, self.source, False, *rest)
 
     def missing_share(self) -> float | None:

@@ -53,7 +53,7 @@ def load_split(config: Config) -> tuple[ImageDataset, ImageDataset]:
             f'another system, or use other images'
         )
     if config.binarise:
-        train_set, test_set = train_set.binarised(0), test_set.binarised(1)
+        train_set, test_set = train_set.binarised(0, config.binarise == 'dynamic'), test_set.binarised(1)
     if config.missing and train_set.observed is not None:
         raise UserError(
             f'expected complete images for --missing, which hides pixels of them, got {incomplete}; '

@@ -127,7 +127,8 @@ class Trainer(BaseTrainer):
         if not has_images:  # the other processes wait for a gradient: that of any image, times 0
             local_index, weight = torch.zeros(1, dtype=torch.int64, device=self.images.device), 0.0
             index = self.images.first + local_index
-        x, observed = self.images[local_index]  # [B, 28, 28] in 0-1; bool [B, 28, 28], or None
+        # [B, 28, 28] in 0-1; bool [B, 28, 28], or None
+        x, observed = self.images.in_training(index, local_index, config.seed, step)
         if self.latents is None:
             params = self.model.params(self.model.encode(x, observed))  # [B, P, D]
         else:
