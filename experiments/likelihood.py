@@ -3,12 +3,14 @@
 Usage:
     python -m experiments.likelihood
     python -m experiments.likelihood --systems ppca vad --n-test 1000
+    python -m experiments.likelihood --data mnist-dynamic --data-path DIR
     python -m experiments.likelihood --report
 
-Each result (a system, a kind of posterior and a seed) is a file of its own, written when it is there: the
-same command again goes on where it stopped. docs/likelihood.md explains the columns.
+Each result (a system on a data set, a kind of posterior and a seed) is a file of its own, written when it is
+there: the same command again goes on where it stopped. docs/likelihood.md explains the columns.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +44,14 @@ from training import (
 from training.data import default_data_path
 from training.objective import constant_term
 
+# Name of the data set, number of training images (None: 1,000), flags of the systems: few epochs for many
+# images.
+MNIST = ['--likelihood', 'bernoulli', '--epochs']
+DATA = {
+    'fashion-mnist-1000': ('fashion-mnist', None, []),
+    'mnist-static': ('mnist', 'all', [*MNIST, 10, '--binarise', 'static']),
+    'mnist-dynamic': ('mnist', 'all', [*MNIST, 60, '--binarise', 'dynamic']),
+}
 DRAWS = 20  # samples of each image that a negative ELBO is the mean of
 LATENT_DIM = 60
 # Name -> title, the script's arguments (None: there is no script), and the kinds of posteriors that it has.
@@ -55,7 +65,9 @@ SYSTEMS = {
     'vad-uniform': ('VAD, uniform', ['train_vad.py', '--dist', 'uniform'], ['inferred', 'own']),
     'vad-full': ('VAD, Gaussian, full', ['train_vad.py', '--dist', 'gaussian-full'], ['inferred', 'full']),
     'vae': ('VAE, Gaussian', ['train_vae.py'], ['inferred', 'own', 'full']),
+    'lstm-vae': ('LSTM-VAE, Gaussian', ['train_vae.py', '--encoder', 'lstm'], ['inferred', 'own', 'full']),
 }
+DEFAULTS = {'fashion-mnist': list(SYSTEMS)[:-1], 'mnist': ['vad', 'vae', 'lstm-vae']}
 POSTERIORS = {
     'exact': 'exact',
     'inferred': 'as inferred',
@@ -69,9 +81,17 @@ class Options:
     """Estimate log p of test images by the project's systems, with posteriors as they are inferred, fitted
     further, and with a full covariance; and by probabilistic PCA, where it is known."""
 
-    systems: list[str] = flag(
-        tuple(SYSTEMS),
-        f'one or several of {", ".join(SYSTEMS)} (default: all)',
+    data: list[str] = flag(
+        ('fashion-mnist-1000',),
+        'data sets: the first 1,000 images of Fashion-MNIST, and MNIST in black and white, by coins that are '
+        'tossed once, or for training in each step (default: fashion-mnist-1000)',
+        choices=list(DATA),
+        nargs='+',
+    )
+    systems: list[str] | None = flag(
+        None,
+        f'one or several of {", ".join(SYSTEMS)} (default: {", ".join(DEFAULTS["mnist"])} on MNIST, else all '
+        'but lstm-vae)',
         choices=list(SYSTEMS),
         nargs='+',
         metavar='SYSTEM',
@@ -86,7 +106,12 @@ class Options:
     )
     obs_std: str | None = flag(None, 'as of the scripts (default: theirs)', str, metavar='STD')
     data_path: str | None = data_path_flag('the environment variable DATA_PATH, or dataset')
-    n_test: int | str | None = flag(200, 'how many test images (default: 200)', command.count, metavar='N')
+    n_test: int | str = flag(
+        200,
+        'how many test images, at equal distances in the test set (default: 200)',
+        command.count,
+        metavar='N',
+    )
     out: Path = flag(Path('runs/likelihood'), 'folder of the results', Path, metavar='DIR')
     report: bool = flag(False, 'compute nothing, print the table of the results that are there')
 
@@ -143,71 +168,74 @@ def check_setting(path: Path, setting: dict):
 def compare(options: Options):
     """Compute what is not in the folder yet, a line for each result."""
     data_path = options.data_path or default_data_path()
-    train_set, test_set = load_images(data_path, 'fashion-mnist', None, options.n_test)
-    setting = {'test_checksum': test_set.checksum(), 'draws': options.draws, 'anneal': options.anneal}
-    setting['std'] = options.obs_std
-    for seed in options.seeds:
-        for system in options.systems:
+    for data in options.data:
+        dataset, n_train, flags = DATA[data]
+        train_set, test_set = load_images(data_path, dataset, n_train, 'all')
+        if '--binarise' in flags:
+            test_set = test_set.binarised(1)
+        flags = [*flags, '--data-path', data_path, '--dataset', dataset, '--n-train', len(train_set)]
+        flags += ['--obs-std', options.obs_std] if options.obs_std else []
+        n_test = len(test_set) if options.n_test == 'all' else min(options.n_test, len(test_set))
+        # Not the first ones: MNIST's are easier than the others.
+        test_set = test_set.part(slice(0, len(test_set) // n_test * n_test, len(test_set) // n_test))
+        setting = {'test_checksum': test_set.checksum(), 'draws': options.draws, 'anneal': options.anneal}
+        setting['std'] = options.obs_std
+        for seed, system in itertools.product(options.seeds, options.systems or DEFAULTS[dataset]):
             _, script, kinds = SYSTEMS[system]
+            run_dir = options.out / 'runs' / f'{data}-{system}-seed{seed}'
             for kind in kinds:
-                path = options.out / 'cells' / f'{system}-{kind}-seed{seed}.json'
+                path = options.out / 'cells' / f'{data}-{system}-{kind}-seed{seed}.json'
                 if path.exists():
                     check_setting(path, setting)
                     continue
                 if script is None:
                     results = ppca(train_set, test_set)
                 else:
-                    run_dir = options.out / 'runs' / f'{system}-seed{seed}'
-                    train(script, run_dir, seed, data_path, len(test_set), options.obs_std)
+                    train([*script, '--latent-dim', LATENT_DIM, '--seed', seed, *flags], run_dir)
                     results = grade(run_dir, test_set, kind, options.draws, options.anneal)
-                row = {'system': system, 'posterior': kind, 'seed': seed, 'n_test': len(test_set), **results}
-                write_json(path, {**row, **setting})
+                row = {'data': data, 'system': system, 'posterior': kind, 'seed': seed, 'n_test': n_test}
+                write_json(path, {**row, **results, **setting})
                 print(f'{path.stem}: log p {results["log_likelihood"]:.2f}', flush=True)
 
 
-def train(script: list[str], run_dir: Path, seed: int, data_path: str, n_test: int, obs_std: str | None):
-    """The run of a system, unless it is there."""
+def train(script: list, run_dir: Path):
+    """The run of a system, by a script and its flags, unless it is there."""
     if not is_finished(run_dir):
-        arguments = [
-            '--latent-dim',
-            LATENT_DIM,
-            '--seed',
-            seed,
-            '--run-dir',
-            run_dir,
-            '--data-path',
-            data_path,
-        ]
-        arguments += ['--dataset', 'fashion-mnist', '--n-test', n_test]
-        arguments += ['--obs-std', obs_std] if obs_std else []
-        run_script(*script, *arguments, *(['--resume'] if run_dir.exists() else []))
+        run_script(*script, '--run-dir', run_dir, *(['--resume'] if run_dir.exists() else []))
 
 
 def table(out: Path) -> str:
-    """The results in the folder as a Markdown table; of several seeds the worst log p's."""
-    names = 'system', 'posterior', 'seed', 'log_likelihood', 'n_test'
+    """The results in the folder, a Markdown table for each data set; of several seeds the worst log p."""
+    names = 'data', 'system', 'posterior', 'seed', 'log_likelihood', 'n_test'
     rows = [read_entries(path, names) for path in (out / 'cells').glob('*.json')]
     if not rows:
         raise UserError(f'expected results in {out}, got none; leave --report out to compute them')
-    columns = ['system', 'posterior', 'negative ELBO', '-log p', 'standard error', 'gap']
+    columns = ['system', 'posterior', 'images', 'seeds', 'negative ELBO', '-log p', 'standard error', 'gap']
     columns += ['effective sample size', '-log p by half of the samples', 'obs_std']
     columns += ['-log p of the first images: importance sampling / annealed']
-    lines = [f'| {" | ".join(columns)} |', '| --- ' * len(columns) + '|']
-    for system, (title, _, kinds) in SYSTEMS.items():
-        for kind in kinds:
-            found = [row for row in rows if (row['system'], row['posterior']) == (system, kind)]
-            if found:
-                worst = min(found, key=lambda row: row['log_likelihood'])
-                lines.append(line(title, kind, worst))
-    return '\n'.join(lines) + '\n'
+    lines = []
+    for data in dict.fromkeys(row['data'] for row in sorted(rows, key=lambda row: row['data'])):
+        of_data = [row for row in rows if row['data'] == data]
+        lines += [f'**{data}**', '']
+        lines += [f'| {" | ".join(columns)} |', '| --- ' * len(columns) + '|']
+        for system, (title, _, kinds) in SYSTEMS.items():
+            for kind in kinds:
+                found = [row for row in of_data if (row['system'], row['posterior']) == (system, kind)]
+                if found:
+                    worst = min(found, key=lambda row: row['log_likelihood'])
+                    lines.append(line(title, kind, worst, len(found)))
+        lines.append('')
+    return '\n'.join(lines)
 
 
-def line(title: str, kind: str, row: dict) -> str:
+def line(title: str, kind: str, row: dict, seeds: int) -> str:
     negative_log_p = -row['log_likelihood']
     elbo, half = row.get('negative_elbo'), row.get('log_likelihood_half')
     cells = [
         title,
         POSTERIORS[kind],
+        str(row['n_test']),
+        str(seeds),
         f'{elbo:.1f}' if elbo is not None else '',
         f'{negative_log_p:.1f}',
         f'{row["log_likelihood_error"]:.1f}' if row.get('log_likelihood_error') is not None else '',

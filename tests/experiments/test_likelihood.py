@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from experiments import likelihood
 
@@ -38,7 +39,7 @@ def test_probabilistic_pca_is_exact(compare, digits, tmp_path):
     values, vectors = values[order].clip(0), vectors[:, order]
     noise = values[60:].mean()  # the maximum-likelihood value
     spectrum = np.concatenate([values[:60], np.full(784 - 60, noise)])
-    scores = (x_test[:20] - x.mean(0)) @ vectors
+    scores = (x_test[:: len(x_test) // 20][:20] - x.mean(0)) @ vectors
     log_p = -0.5 * ((scores**2 / spectrum).sum(1) + np.log(2 * np.pi * spectrum).sum())
     assert json.loads(path.read_text())['log_likelihood'] == pytest.approx(log_p.mean(), rel=0.02)
 
@@ -54,9 +55,43 @@ def test_a_row_for_each_posterior(compare, trained, tmp_path):
         ['| VAD, Gaussian', 'fitted further'],
         ['| VAD, Gaussian', 'fitted, full covariance'],
     ]
-    assert '| -700.0 | -720.0 | 20.0 | 20.0 | 33.0 | -719.0 | 0.08 |  |' in lines[-1]
+    assert '| 20 | 1 | -700.0 | -720.0 | 20.0 | 20.0 | 33.0 | -719.0 | 0.08 |  |' in lines[-1]
     assert all(('--obs-std', 'auto') in zip(script, script[1:]) for script in trained)
     assert (tmp_path / 'out' / 'table.md').read_text() in out
+
+
+def test_of_several_seeds_the_worst(compare, trained, monkeypatch):
+    values = iter([720.0, 710.0])
+    found = dict(negative_elbo=-700.0, log_likelihood_error=20.0, ess=33.0)
+    monkeypatch.setattr(likelihood, 'grade', lambda *_: {**found, 'log_likelihood': next(values)})
+    monkeypatch.setitem(likelihood.SYSTEMS, 'vad', ('VAD, Gaussian', ['train_vad.py'], ['full']))
+    _, out, _ = compare('--systems', 'vad', '--seeds', '0', '1')
+    assert '| VAD, Gaussian | fitted, full covariance | 20 | 2 | -700.0 | -710.0 |' in out
+
+
+def test_a_table_for_each_data_set(compare, trained, monkeypatch, digits, tmp_path):
+    monkeypatch.setattr(likelihood, 'load_images', lambda *_: digits)
+    kinds = ['mnist-static', 'mnist-dynamic']
+    status, out, _ = compare('--data', *kinds, '--n-test', '7')
+    assert status == 0 and out.count('| system |') == 2 and all(f'**{kind}**' in out for kind in kinds)
+    assert 'LSTM-VAE' in out and 'PPCA' not in out
+    for script, kind in zip(trained[:: len(trained) // 2], kinds):
+        assert ('--binarise', kind.removeprefix('mnist-')) in zip(script, script[1:])
+
+
+def test_test_images_are_those_of_a_run_at_equal_distances(compare, monkeypatch, digits):
+    seen = []
+    monkeypatch.setattr(likelihood, 'load_images', lambda *_: digits)
+    monkeypatch.setattr(likelihood, 'run_script', lambda *_: None)
+
+    def grade(folder, test_set, *_):
+        seen.append(test_set.X)
+        return {'log_likelihood': -90.0, 'log_likelihood_error': 1.0}
+
+    monkeypatch.setattr(likelihood, 'grade', grade)
+    assert compare('--data', 'mnist-dynamic', '--systems', 'vad', '--n-test', '7')[0] == 0
+    binary, step = digits[1].binarised(1).X, len(digits[1]) // 7
+    assert all(len(x) == 7 and all(map(torch.equal, x, binary[::step])) for x in seen)
 
 
 def test_it_goes_on_where_it_stopped(compare, trained):
