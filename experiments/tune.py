@@ -1,12 +1,14 @@
 """A search for an auto-encoder's architecture and training, by Optuna (Akiba et al., 2019): train_ae.py
 --tune.
 
-The space is that of the AE report. A configuration is judged by the loss of held-out training images, never
-by test images.
+The space is that of the AE report, widened to hold the default configuration, which is tried first. A
+configuration is judged by the loss of held-out training images, never by test images. A trial ends early when
+it is worse than half of the trials before it were in the same epoch.
 """
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+import networks
 from training import (
     SUCCESSOR,
     AEConfig,
@@ -52,17 +55,20 @@ except Exception as error:  # a broken installation can raise anything
         f'install --force-reinstall optuna sqlalchemy'
     ) from None
 
-SEARCHED = ('architecture', 'latent_dim', 'lr', 'weight_decay', 'batch_size', 'patience')
+SEARCHED = ('architecture', 'latent_dim', 'lr', 'weight_decay', 'batch_size')
+PRUNE_AFTER = 0.2  # of the epochs: in the first ones the learning rate rises, and losses do not compare
+RANDOM_TRIALS = 4  # after which new trials resemble the best ones
+MOST_COST = 4  # times the multiplications of the default architecture: others would take too long
 
 
 def suggest(trial: optuna.Trial) -> dict:
-    """A configuration from the AE report's space: values for SEARCHED."""
+    """A configuration from the space: values for SEARCHED."""
     convolutions = []
     for j in range(1, trial.suggest_int('convolutions', 2, 4) + 1):
         kernel = trial.suggest_int(f'kernel{j}', 2, 6)
         convolutions.append(
             {
-                'channels': trial.suggest_int(f'channels{j}', 4, 4 * 2**j),
+                'channels': trial.suggest_int(f'channels{j}', 4, 16 * 2**j),
                 'kernel': kernel,
                 'stride': trial.suggest_int(f'stride{j}', 1, 4),
                 'padding': trial.suggest_int(f'padding{j}', 0, kernel // 2),
@@ -76,27 +82,76 @@ def suggest(trial: optuna.Trial) -> dict:
         'lr': trial.suggest_float('lr', 1e-5, 1e-1, log=True),
         'weight_decay': trial.suggest_float('weight_decay', 1e-7, 1e-1, log=True),
         'batch_size': trial.suggest_int('batch_size', 64, 512),
-        'patience': trial.suggest_int('patience', 1, 10),
     }
 
 
-def held_out_loss(
-    config: AEConfig, train_set: ImageDataset, folder: Path, device: torch.device
-) -> tuple[float, float]:
-    """Train a configuration; the loss of the held-out images at its best epoch, in nats, and the seconds of
-    training.
+def as_suggested(chosen: dict) -> dict:
+    """What a trial would have to suggest for that configuration: the inverse of `suggest`."""
+    convolutions, linear = chosen['architecture']['convolutions'], chosen['architecture']['linear']
+    params = {name: chosen[name] for name in ('latent_dim', 'lr', 'batch_size')}
+    params |= {'convolutions': len(convolutions), 'linears': len(linear)}
+    params['weight_decay'] = max(chosen['weight_decay'], 1e-7)  # the space has a logarithm of it
+    for j, layer in enumerate(convolutions, 1):
+        params |= {f'{name}{j}': value for name, value in layer.items()}
+    return params | {f'linear{j}': width for j, width in enumerate(linear, 1)}
 
-    NoSuchModel: the architecture does not fit the images. NotFinite: training diverged.
+
+def multiplications(architecture: dict, shape: tuple[int, ...]) -> int:
+    """Of an encoder for images of that shape, an image. ValueError: see networks.map_sizes."""
+    sizes, total = networks.map_sizes(architecture, shape), 0
+    for (c_in, *_), size, layer in zip(sizes, sizes[1:], architecture['convolutions']):
+        total += c_in * layer['kernel'] ** 2 * math.prod(size)
+    widths = [math.prod(sizes[-1]), *architecture['linear']]
+    return total + sum(a * b for a, b in zip(widths, widths[1:]))
+
+
+def check_cost(architecture: dict, shape: tuple[int, ...]):
+    """NoSuchModel: the architecture takes too long, or does not fit the images."""
+    try:
+        factor = multiplications(architecture, shape) / multiplications(networks.ARCHITECTURE, shape)
+    except ValueError as error:
+        raise NoSuchModel(str(error)) from None
+    if factor > MOST_COST:
+        raise NoSuchModel(
+            f'expected at most {MOST_COST} times the multiplications of the default, got {factor:.0f} times'
+        )
+
+
+class TrialTrainer(Trainer):
+    """A trainer that tells the trial the loss of the held-out images after each epoch, and may be stopped by
+    it."""
+
+    trial = None
+
+    def end_epoch(self, epoch: int, means: list[float]) -> dict[str, float]:
+        line = super().end_epoch(epoch, means)
+        self.trial.report(line['validation_loss'], epoch)
+        if epoch < self.config.epochs and self.trial.should_prune():
+            raise optuna.TrialPruned(f'stopped after epoch {epoch}, loss {line["validation_loss"]:.2f}')
+        return line
+
+
+def held_out_loss(
+    trial: optuna.Trial, config: AEConfig, train_set: ImageDataset, folder: Path, device: torch.device
+) -> tuple[float, float]:
+    """Train a configuration; the loss of the held-out images in nats, after the last epoch or with --patience
+    at the best one, and the seconds of training.
+
+    NoSuchModel: the architecture does not fit the images, or takes too long. NotFinite: training diverged.
+    optuna.TrialPruned: it was stopped, being worse than others.
     """
+    check_cost(config.architecture, train_set.shape)
     model = build_model(config).to(device)
     shutil.rmtree(folder, ignore_errors=True)  # of a trial that was interrupted
     folder.mkdir()
     part, held_out = hold_out(train_set)
     try:
-        trainer = Trainer(model, Images(part, device), config, validation=Images(held_out, device))
+        trainer = TrialTrainer(model, Images(part, device), config, validation=Images(held_out, device))
+        trainer.trial = trial
         fit(trainer, folder)
-        seconds = sum(line['seconds'] for line in read_metrics(folder))
-        return trainer.early_stopping.best['loss'], seconds
+        metrics = read_metrics(folder)
+        loss = trainer.early_stopping.best['loss'] if config.patience else metrics[-1]['validation_loss']
+        return loss, sum(line['seconds'] for line in metrics)
     finally:
         shutil.rmtree(folder)
 
@@ -122,7 +177,8 @@ def open_study(folder: Path, config: AEConfig) -> optuna.Study:
     common = {name: value for name, value in config.to_dict().items() if name not in (*SEARCHED, 'trial')}
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = f'sqlite:///{folder / "study.db"}'
-    study = optuna.create_study(storage=storage, study_name='tune', load_if_exists=True)
+    pruner = optuna.pruners.MedianPruner(1, n_warmup_steps=max(1, int(PRUNE_AFTER * config.epochs)))
+    study = optuna.create_study(storage=storage, study_name='tune', pruner=pruner, load_if_exists=True)
     common = json.loads(json.dumps(common))  # as it comes back from the study
     saved = study.user_attrs['config'] if 'config' in study.user_attrs else {}
     check_same(common | saved, common, folder)  # what an older program did not save is taken as equal
@@ -161,16 +217,25 @@ def search(
     print('trial  held-out loss  seconds  configuration')
     for trial in finished(study):
         print_trial(trial)
+    default = {name: getattr(config, name) for name in SEARCHED}
     try:
         while len(finished(study)) < config.tune:
             # A seed for each trial: a study that is continued proposes what the undisturbed one would have.
-            study.sampler = optuna.samplers.TPESampler(seed=fold(config.seed << 20 | len(finished(study))))
+            study.sampler = optuna.samplers.TPESampler(
+                seed=fold(config.seed << 20 | len(finished(study))), n_startup_trials=RANDOM_TRIALS
+            )
+            chosen = None
+            if not any(trial.user_attrs['config'] == default for trial in finished(study)):
+                study.enqueue_trial(as_suggested(default), skip_if_exists=True)
+                chosen = default
             trial = study.ask()
-            chosen = suggest(trial)
+            suggested = suggest(trial)
+            chosen = chosen or suggested
             trial.set_user_attr('config', chosen)
             try:
-                loss, seconds = held_out_loss(config.replace(**chosen), train_set, folder, device)
-            except (NoSuchModel, NotFinite) as error:
+                replaced = config.replace(**chosen)
+                loss, seconds = held_out_loss(trial, replaced, train_set, folder, device)
+            except (NoSuchModel, NotFinite, optuna.TrialPruned) as error:
                 trial.set_user_attr('reason', str(error))
                 trial = study.tell(trial, state=optuna.trial.TrialState.PRUNED)
             else:

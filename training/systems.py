@@ -119,9 +119,9 @@ class AEConfig(LatentConfig):
     )
     tune: int = flag(
         0,
-        'try N configurations by their loss on held-out training images and train the best again; all in the '
-        'run folder (runs/ae-tune). Replaces --latent-dim, --batch-size, --lr, --weight-decay and '
-        '--patience; the same command with a larger N goes on',
+        'try N configurations by their loss on held-out training images, the default one first, and train '
+        'the best again on all; all in the run folder (runs/ae-tune). Replaces --latent-dim, --batch-size, '
+        '--lr and --weight-decay; the same command with a larger N goes on',
         whole_number,
         compare=False,
         exclusive=True,

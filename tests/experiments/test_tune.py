@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
+import networks
 import train_ae
-from training.checkpoints import read_metrics
 from training.systems import AEConfig
 
 
@@ -51,7 +51,7 @@ def best_of(folder):
     return json.loads((folder / 'best.json').read_text())
 
 
-def test_tuning_goes_on_where_it_stopped(search, impossible_third, tmp_path, stop_at, ctrl_c, names):
+def test_tuning_goes_on_where_it_stopped(tune, search, impossible_third, tmp_path, stop_at, ctrl_c, names):
     status, out, err = search(3, 'whole')
     assert status == 0 and not err, err
     assert 'expected images that are large enough' in out
@@ -70,10 +70,9 @@ def test_tuning_goes_on_where_it_stopped(search, impossible_third, tmp_path, sto
     assert best == undisturbed
 
     results = json.loads((folder / 'best' / 'results.json').read_text())
-    for name in ('architecture', 'lr', 'batch_size', 'latent_dim', 'patience'):
+    for name in tune.SEARCHED:
         assert results[name] == best[name]
-    losses = [line['validation_loss'] for line in read_metrics(folder / 'best')]
-    assert losses[results['best_epoch'] - 1] == best['held_out_loss']  # the same training again
+    assert results['n_train'] == 64 and 'n_held_out' not in results  # all images
 
 
 def test_a_study_goes_on_with_the_same_configuration_only(tune, search, one_line):
@@ -105,9 +104,42 @@ def test_a_broken_study_is_one_line(tune, search, tmp_path, one_line):
 
 def test_a_trial_is_judged_by_training_images_alone_and_leaves_no_folder(tune, digits, tmp_path):
     data = dict(dataset='digits', shape=(28, 28))
-    config = AEConfig(latent_dim=3, epochs=4, batch_size=32, patience=1, **data)
-    loss, _ = tune.held_out_loss(config, digits[0], tmp_path / 'trial', torch.device('cpu'))
+    config = AEConfig(latent_dim=3, epochs=2, batch_size=32, **data)
+    trial = tune.optuna.create_study().ask()
+    loss, _ = tune.held_out_loss(trial, config, digits[0], tmp_path / 'trial', torch.device('cpu'))
     assert math.isfinite(loss) and not (tmp_path / 'trial').exists()
+
+
+def trials(tune, folder):
+    storage = f'sqlite:///{folder / "study.db"}'
+    return tune.optuna.load_study(study_name='tune', storage=storage).trials
+
+
+def test_the_first_trial_is_the_default_configuration(tune, search, tmp_path):
+    assert search(1, 'study', '--lr', '0.003')[0] == 0
+    (trial,) = trials(tune, tmp_path / 'study')
+    chosen = trial.user_attrs['config']
+    assert chosen == dict(
+        architecture=networks.ARCHITECTURE, latent_dim=3, lr=0.003, weight_decay=0.0, batch_size=64
+    )
+    assert trial.params['channels3'] == 128 and trial.params['linear1'] == 256
+    assert tune.suggest(tune.optuna.trial.FixedTrial(tune.as_suggested(chosen))) == chosen | dict(
+        weight_decay=1e-7
+    )
+
+
+def test_a_hopeless_trial_ends_early(tune, search, tmp_path, monkeypatch):
+    bad = dict(architecture=networks.ARCHITECTURE, latent_dim=1, lr=1e-9, weight_decay=0.1, batch_size=512)
+    monkeypatch.setattr(tune, 'suggest', lambda trial: bad)
+    status, out, _ = search(2, 'study', '--epochs', '5', '--batch-size', '8')
+    assert status == 0 and 'stopped after epoch' in out
+    assert [trial.state.name for trial in trials(tune, tmp_path / 'study')] == ['COMPLETE', 'PRUNED']
+
+
+def test_an_architecture_that_takes_too_long_is_not_tried(tune):
+    wide = [{'channels': 64, 'kernel': 6, 'stride': 1, 'padding': 3}] * 3
+    with pytest.raises(tune.NoSuchModel, match='expected at most 4 times the multiplications'):
+        tune.check_cost({'convolutions': wide, 'linear': [8]}, (28, 28))
 
 
 def test_tuning_without_optuna(search, monkeypatch, one_line):
