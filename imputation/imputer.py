@@ -164,6 +164,7 @@ class VADImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             batch_size=min(len(X), VADConfig.batch_size),
             seed=check_random_state(self.random_state).randint(2**31 - 1),
             shape=shape[2:] + shape[:2],  # channels first
+            n_train=len(X),
             missing_share=float(np.isnan(X).mean()),
             **given,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import networks
+from training.batches import MANY, epoch_length
 from training.binarise import BINARISE_KINDS
 from training.command import count, flag, number_or_auto, positive, seed, share, weight, whole_number
 from training.data import DATASETS, ImageDataset
@@ -38,6 +39,7 @@ def describe_defaults(name: str) -> str:
     return f'default: {complete}; where pixels are missing {incomplete}{where_sparse}'
 
 
+SHOWN = 1_300_000  # images and copies that a training shows by default, at most: many need few epochs
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
 
 
@@ -74,6 +76,7 @@ class Config:
 
     system: ClassVar[str]
     dist: ClassVar[str | None] = None
+    most_epochs: ClassVar[int] = 27  # by default
     # What only some systems have a flag for; off, or the usual, in the others.
     encoder: ClassVar[str | None] = None
     likelihood: ClassVar[str] = 'gaussian'
@@ -103,8 +106,12 @@ class Config:
         None, f'how many training images, a number or "all" (default: {THOUSAND})', count, metavar='N'
     )
     latent_dim: int = flag(60, 'latent dimensions an image', whole_number, metavar='D')
-    epochs: int = flag(
-        27, 'epochs; one shows every image once and two shifted copies of it', whole_number, metavar='E'
+    epochs: int | None = flag(
+        None,
+        'epochs; one shows every image once, and two shifted copies of it if there are at most '
+        f'{MANY:,} images (default: 27, of a GAN 50, but no more than show {SHOWN / 1e6:g} million images)',
+        whole_number,
+        metavar='E',
     )
     batch_size: int = flag(64, 'images a step', whole_number, metavar='B')
     seed: int = flag(0, 'weights, order of the images and noise follow from it (default: 0)', seed)
@@ -121,6 +128,11 @@ class Config:
     test_checksum: int = 0
     missing_share: float | None = None  # of the training images' pixels; None: all are complete
     n_classes: int = 0  # of the labels in a file of one's own; 0: those of DATASETS
+
+    def __post_init__(self):
+        if self.epochs is None and self.shape and isinstance(self.n_train, int):  # the images are known
+            epochs = max(1, min(self.most_epochs, SHOWN // epoch_length(self.n_train)))
+            object.__setattr__(self, 'epochs', epochs)  # the dataclass is frozen
 
     @property
     def name(self) -> str:
@@ -238,6 +250,7 @@ class LatentConfig(Config):
         return super().with_data(train_set, test_set).replace(interpolate=classes)
 
     def __post_init__(self):
+        super().__post_init__()
         if self.missing_kind != 'pixels' and not self.missing:
             raise UserError(
                 f'expected --missing together with --missing-kind {self.missing_kind}, got none; add '
@@ -256,7 +269,7 @@ class LatentConfig(Config):
             values |= self.defaults_by_missing()
         for name, value in values.items():
             if getattr(self, name) is None:
-                object.__setattr__(self, name, value)  # the dataclass is frozen
+                object.__setattr__(self, name, value)
 
     def defaults_by_missing(self) -> dict[str, float]:
         """Those of DEFAULTS that are for these images. Without a KL none is for sparse ones."""

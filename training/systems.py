@@ -175,13 +175,13 @@ class GANConfig(Config):
     """Train a generative adversarial network (GAN), grade its samples and draw its pictures."""
 
     system: ClassVar[str] = 'gan'
+    most_epochs: ClassVar[int] = 50
     model: str = flag(
         'dcgan',
         'both networks; linear is that of the GAN report, of two linear layers each',
         choices=list(GAN_NETWORKS),
     )
     latent_dim: int = other_default(Config, 'latent_dim', 64)
-    epochs: int = other_default(Config, 'epochs', 50)
     batch_size: int = other_default(Config, 'batch_size', 32)
     lr: float = flag(1e-3, 'peak learning rate of both players', positive)
 

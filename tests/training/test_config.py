@@ -278,3 +278,13 @@ def test_there_is_one_way_to_say_off(system):
         if field.default == 0 and field.name != 'seed' and field.metadata and field.metadata['type']:
             off = re.search(r'\(default: (.*?)\)', field.metadata['help'])
             assert off is None or off[1] in ('0', 'no early stopping'), field.name
+
+
+@pytest.mark.parametrize(
+    'n, epochs, of_a_gan', [(1, 27, 50), (1000, 27, 50), (20_000, 21, 21), (60_000, 21, 21), (10**7, 1, 1)]
+)
+def test_many_images_are_shown_in_fewer_epochs(n, epochs, of_a_gan):
+    known = dict(n_train=n, shape=(28, 28))
+    assert VADConfig(**known).epochs == VAEConfig(**known).epochs == epochs
+    assert GANConfig(**known).epochs == of_a_gan
+    assert VADConfig(**known, epochs=40).epochs == 40
