@@ -18,7 +18,7 @@ CAPTIONS = {
     ),
     'samples.png': (
         'Random samples: decoded draws from the prior, and from a Gaussian mixture fitted to the training '
-        'latents.'
+        'latents, to 5,000 at most.'
     ),
     'interpolation.png': 'From one test image to another, along a straight line between their posteriors.',
     'magnitudes.png': (

@@ -8,7 +8,7 @@ from torch import Tensor
 from training import PRIOR, TrainedRun, noise_key
 
 MIXTURE_COMPONENTS = 40
-MIXTURE_CODES = 20_000  # that the mixture is fitted to, at most
+MIXTURE_CODES = 5000  # that the mixture is fitted to, at most: of 20,000 it takes minutes
 CHUNK = 1000  # images decoded at once
 
 
