@@ -12,11 +12,13 @@ from training.schema import TensorOf
 class RowAdam:
     """Adam (Kingma and Ba, 2015) for the rows of latents [N, K], each with its own count of steps.
 
+    beta1, beta2: how slowly the means of the gradients and of their squares change.
+
     A step touches only the rows of the batch and their state. Its cost does not grow with N, and no row moves
     by the stale momentum of gradients from other steps.
     """
 
-    def __init__(self, latents: Tensor, beta1: float = 0.9, beta2: float = 0.999):
+    def __init__(self, latents: Tensor, beta1: float, beta2: float):
         self.latents, self.beta1, self.beta2 = latents, beta1, beta2
         self.m, self.v = torch.zeros_like(latents), torch.zeros_like(latents)
         self.count = torch.zeros(len(latents), dtype=torch.int64, device=latents.device)

@@ -12,7 +12,7 @@ def test_row_adam_equals_torch_on_the_rows_it_touches():
     reference = latents[local_index].clone().requires_grad_()
     adam = torch.optim.Adam([reference], lr=0.1)
     ours = latents.clone()
-    row_adam = RowAdam(ours)
+    row_adam = RowAdam(ours, 0.9, 0.999)
     for _ in range(5):
         gradient = torch.randn(3, 4, generator=generator)
         reference.grad = gradient
@@ -26,7 +26,7 @@ def test_row_adam_equals_torch_on_the_rows_it_touches():
 
 def test_row_adam_counts_each_row_by_itself():
     latents = torch.zeros(2, 3)
-    adam = RowAdam(latents)
+    adam = RowAdam(latents, 0.9, 0.999)
     for _ in range(9):
         adam.step(torch.tensor([0]), torch.ones(1, 3), 0.1)
     adam.step(torch.tensor([1]), torch.full((1, 3), 1e-3), 0.1)
