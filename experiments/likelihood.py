@@ -141,7 +141,9 @@ def grade(folder: Path, test_set: ImageDataset, kind: str, k: int, anneal: int) 
     ]
     elbo = float(np.mean(terms)) + constant_term(trained.config, test_set.X[0].numel())
     found = estimate_likelihood(trained, model, latents, test_set, k)
-    results = {'negative_elbo': elbo, 'obs_std': trained.config.obs_std, **found.grades()}
+    results = {'negative_elbo': elbo, **found.grades()}
+    if trained.config.likelihood == 'gaussian':
+        results['obs_std'] = trained.config.obs_std
     if anneal and kind == 'full':
         first = test_set.part(slice(anneal))
         annealed, accepted = annealed_likelihood(trained, model, latents[:anneal], first)
