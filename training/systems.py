@@ -152,7 +152,7 @@ class AEConfig(LatentConfig):
         if self.prune and (self.encoder == 'lstm' or self.epochs == 1):
             raise UserError(
                 'expected an encoder of linear layers and convolutions and two epochs or more for --prune, '
-                f'got {self.encoder} and {self.epochs}; choose others, or leave it out'
+                f'got {self.encoder} and {self.epochs or "the default"}; choose others, or leave it out'
             )
 
     def with_data(self, train_set: ImageDataset, test_set: ImageDataset) -> 'AEConfig':

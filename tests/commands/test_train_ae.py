@@ -36,7 +36,7 @@ def test_a_run_with_all_regularisers(train, tmp_path):
         (['--sweep', '2,0'], 'from 1 to'),
         (['--sweep', '2', '--tune', '2'], 'not allowed with argument'),
         (['--weight-decay', '-1'], 'expected a number of at least 0'),
-        (['--prune', '0.5', '--encoder', 'lstm'], 'two epochs or more for --prune, got lstm and 27'),
+        (['--prune', '0.5', '--encoder', 'lstm'], 'two epochs or more for --prune, got lstm and the default'),
         (['--prune', '0.5', '--epochs', '1'], 'for --prune, got conv3 and 1'),
         (['--patience', '2', '--n-train', '1'], 'expected two training images or more'),
         (['--sweep', '2', '--dataset', 'mnist', '--data-path', 'nowhere'], 'expected mnist in nowhere'),
