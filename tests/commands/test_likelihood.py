@@ -14,8 +14,8 @@ from training import posteriors
 @pytest.fixture
 def gaussian_run(command, csv_dir, tmp_path, quicken, monkeypatch):
     quicken(monkeypatch)
-    monkeypatch.setattr(posteriors, 'FULL_PASSES', 20)
-    small = ['--data-path', csv_dir, '--latent-dim', '4', '--epochs', '2', '--run-dir', tmp_path / 'gaussian']
+    monkeypatch.setattr(posteriors, 'FULL_PASSES', 60)
+    small = ['--data-path', csv_dir, '--latent-dim', '4', '--epochs', '4', '--run-dir', tmp_path / 'gaussian']
     assert command(train_vad, *small)[0] == 0
     return tmp_path / 'gaussian'
 
@@ -28,13 +28,12 @@ def test_the_likelihood_of_a_run(command, run_dir):
     assert 'refined_negative_elbo' not in results
 
 
-def test_posteriors_with_a_full_covariance_are_reported(command, gaussian_run):
+def test_a_full_covariance_lowers_the_negative_elbo(command, gaussian_run):
     status, out, err = command(evaluate, gaussian_run, '--refine', 'full', '--likelihood', '8')
     results = json.loads((gaussian_run / 'results.json').read_text())
     assert status == 0 and not err and 'refined_negative_elbo' in out
     assert results['refined_posterior'] == results['proposal'] == 'gaussian-full'
-    # So small a run has little to gain; that it gains, tests/training/test_posteriors.py shows.
-    assert results['refined_negative_elbo'] < 1.01 * results['test_negative_elbo']
+    assert results['refined_negative_elbo'] < results['test_negative_elbo']
 
 
 def test_grades_of_an_earlier_call_do_not_stay_beside_others(command, gaussian_run, tmp_path):
