@@ -101,8 +101,8 @@ class Trainer(BaseTrainer):
             decoupled_weight_decay=True,
         )
         if latents is not None:
-            # No momentum: a row's last gradient is of an epoch ago, of another decoder and other noise. (0.9
-            # gives a negative ELBO that is 20 to 30 nats higher.)
+            # No momentum: a row's last gradient is of an epoch ago, of another decoder and other noise. What
+            # that gains: docs/how-it-works.md.
             self.latents_adam = RowAdam(latents, beta1=0.0, beta2=0.999)
         self.pruning_step = config.epochs // 2 * self.steps_per_epoch if config.prune else math.inf
         self.early_stopping = EarlyStopping(config.patience, config.min_delta)
