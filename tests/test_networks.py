@@ -48,6 +48,7 @@ def test_encoders_of_incomplete_images_read_the_mask(encoder, shape):
         ('dcgan4x4', (3, 64, 64)),
         ('dcgan7x7', (32, 32)),
         ('conv6', (3, 28, 28)),
+        ('conv4-relu', (32, 32)),
         ('conv64', (28, 28)),
         ('groupnorm', (3, 30, 32)),
     ],
@@ -80,6 +81,44 @@ def test_a_network_says_what_to_use_instead_or_works_with_a_batch_of_one(name):
                 assert network(torch.rand(batch, *size)).shape == (batch, *expected)
             accepted += 1
     assert accepted
+
+
+# -------------------------------------------------------------------------- the LSTM report's networks
+
+
+@pytest.mark.parametrize('name', networks.CONV_DECODERS)
+def test_decoders_of_the_lstm_report(name):
+    decoder = networks.DECODERS[name](5, (28, 28))
+    modules = list(decoder.up)
+    convolutions = [m for m in modules if isinstance(m, torch.nn.ConvTranspose2d)]
+    norms = [m for m in modules if isinstance(m, torch.nn.BatchNorm2d)]
+    slopes = {m.negative_slope for m in modules if isinstance(m, torch.nn.LeakyReLU)}
+    assert len(convolutions) == int(name[4]) and modules[-1] is convolutions[-1]
+    assert len(norms) == ('batchnorm' in name) * (len(convolutions) - 1)
+    assert slopes == {0.0 if 'relu' in name else 0.2 if 'leaky0.2' in name else 0.01}
+    image = decoder(torch.randn(3, 5))
+    assert image.shape == (3, 28, 28)
+    image.square().sum().backward()
+    assert all(p.grad.any() for p in decoder.parameters())
+
+
+def test_the_parameters_of_conv6_have_the_names_of_old_checkpoints():
+    sizes = (16, 13, 9), (13, 10, 7), (10, 7, 5), (7, 4, 5), (4, 2, 3), (2, 1, 3)
+    expected = {'stem.weight': (64, 7), 'stem.bias': (64,)}
+    for i, (c_in, c_out, kernel) in enumerate(sizes):
+        expected |= {f'up.{2 * i}.weight': (c_in, c_out, kernel, kernel), f'up.{2 * i}.bias': (c_out,)}
+    state = networks.DECODERS['conv6'](7, (28, 28)).state_dict()
+    assert {name: tuple(tensor.shape) for name, tensor in state.items()} == expected
+
+
+def test_the_last_state_of_the_plain_lstm_is_means_and_log_scales():
+    model = models.VariationalAutoEncoder('lstm-plain', 'gaussian', 64, 'conv4')
+    network = model.encoder
+    assert network.lstm.hidden_size == 128 and not list(network.head.parameters())
+    x = torch.rand(2, 28, 28)
+    _, (state, _) = network.lstm(x)
+    params = model.params(model.encode(x))
+    assert torch.equal(params[:, 0], state[0, :, :64]) and torch.equal(params[:, 1], state[0, :, 64:])
 
 
 # ------------------------------------------------------------------- an encoder and its mirror image

@@ -39,6 +39,14 @@ def describe_defaults(name: str) -> str:
     return f'default: {complete}; where pixels are missing {incomplete}{where_sparse}'
 
 
+def describe_lr() -> str:
+    """The default peak learning rates, for --help. The variants of conv4, conv4-relu and so on, have its."""
+    names = {}
+    for name, decoder in networks.DECODERS.items():
+        names.setdefault(decoder.lr, {})[name.partition('-')[0]] = None
+    return '; '.join(f'{lr:g} for {", ".join(of_lr)}' for lr, of_lr in names.items())
+
+
 SHOWN = 1_300_000  # images and copies that a training shows by default, at most: many need few epochs
 THOUSAND = f'{DEFAULT_IMAGES}, or all if there are fewer'
 
@@ -190,13 +198,7 @@ class LatentConfig(Config):
 
     importance_samples: ClassVar[int] = 1
 
-    lr: float | None = flag(
-        None,
-        'peak learning rate of the decoder (default: '
-        + ', '.join(f'{decoder.lr:g} for {name}' for name, decoder in networks.DECODERS.items())
-        + ')',
-        positive,
-    )
+    lr: float | None = flag(None, f'peak learning rate of the decoder (default: {describe_lr()})', positive)
     beta: float = flag(1.0, 'weight of the KL; 1 is the ELBO', weight)
     obs_std: float | str | None = flag(
         None,
@@ -232,7 +234,8 @@ class LatentConfig(Config):
     decoder: str = flag(
         'groupnorm',
         'dcgan4x4 and dcgan7x7 are those of the 4x4 and the 7x7 report, 13 and 4 times slower on a CPU; mlp '
-        'and conv64 (for 3 x 64 x 64) of the GAN report, conv6 of the LSTM report',
+        'and conv64 (for 3 x 64 x 64) of the GAN report, conv6 of the LSTM report, the other names with conv '
+        'its variants: number of layers, slope of the leaky ReLU (0.01), batch normalisation',
         choices=list(networks.DECODERS),
     )
     interpolate: tuple[str | int, str | int] | None = flag(

@@ -47,7 +47,12 @@ class VAEConfig(LatentConfig):
     system: ClassVar[str] = 'vae'
     latent_dim: int | None = other_default(VADConfig, 'latent_dim', None)
     dist: str = other_default(VADConfig, 'dist', 'gaussian')
-    encoder: str = flag('conv', 'what gives an image its latents', choices=list(networks.ENCODERS))
+    encoder: str = flag(
+        'conv',
+        'what gives an image its latents; lstm and lstm-plain are those of the LSTM report, with a linear '
+        'layer on the last state, and without one',
+        choices=list(networks.ENCODERS),
+    )
     importance_samples: int = flag(
         1,
         'samples of an image a step; several give the importance-weighted bound, which is tighter than the '
@@ -149,7 +154,7 @@ class AEConfig(LatentConfig):
                 f'expected --encoder conv3 and --decoder mirror for --dropout and --tune, got {self.encoder} '
                 f'and {self.decoder}; leave out one or the other'
             )
-        if self.prune and (self.encoder == 'lstm' or self.epochs == 1):
+        if self.prune and (self.encoder in ('lstm', 'lstm-plain') or self.epochs == 1):
             raise UserError(
                 'expected an encoder of linear layers and convolutions and two epochs or more for --prune, '
                 f'got {self.encoder} and {self.epochs or "the default"}; choose others, or leave it out'
