@@ -23,7 +23,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from evaluation import NEIGHBOURS
 from experiments.baselines import BASELINES
 from experiments.imputation_report import METHODS, cell_name, read_rows, write_report
-from experiments.scripts import check_out, read_entries, run_script
+from experiments.scripts import check_out, read_entries, train_run
 from imputation import impute
 from training import (
     ImageDataset,
@@ -31,7 +31,6 @@ from training import (
     command,
     data_path_flag,
     flag,
-    is_finished,
     load_images,
     load_run,
     lock_folder,
@@ -150,11 +149,10 @@ class Comparison:
         run_dir."""
         script, *arguments = SYSTEMS[method]
         arguments += self.flags
-        arguments += ['--missing', rate, '--missing-kind', kind, '--seed', seed, '--run-dir', run_dir]
+        arguments += ['--missing', rate, '--missing-kind', kind, '--seed', seed]
         arguments += ['--data-path', self.data_path, '--dataset', self.dataset]
         arguments += ['--n-train', len(self.train_set), '--n-test', len(self.test_set)]
-        if not is_finished(run_dir):
-            run_script(script, *arguments, *(['--resume'] if run_dir.exists() else []))
+        train_run(run_dir, script, *arguments)
         trained = load_run(run_dir)
         test_set, started = self.test_set.hide_pixels(kind, rate, seed, 1), time.monotonic()
         completed = impute(trained, test_set)

@@ -19,7 +19,7 @@ from sklearn.decomposition import PCA
 
 from evaluation import estimate_likelihood
 from experiments.ais import annealed_likelihood
-from experiments.scripts import check_out, read_entries, run_script
+from experiments.scripts import check_out, check_setting, markdown_table, read_entries, train_run
 from training import (
     GRADE,
     ImageDataset,
@@ -29,7 +29,6 @@ from training import (
     data_path_flag,
     flag,
     infer_latents,
-    is_finished,
     load_images,
     load_run,
     lock_folder,
@@ -156,17 +155,6 @@ def grade(folder: Path, test_set: ImageDataset, kind: str, k: int, anneal: int) 
     return results
 
 
-def check_setting(path: Path, setting: dict):
-    """UserError: the result in path is of another setting."""
-    saved = read_entries(path, tuple(setting))
-    for name, value in setting.items():
-        if saved[name] != value:
-            raise UserError(
-                f'expected {name} {saved[name]} as in {path}, got {value}; name another folder with --out, '
-                f'or use the flags and data of before'
-            )
-
-
 def compare(options: Options):
     """Compute what is not in the folder yet, a line for each result."""
     data_path = options.data_path or default_data_path()
@@ -193,17 +181,11 @@ def compare(options: Options):
                 if script is None:
                     results = ppca(train_set, test_set)
                 else:
-                    train([*script, '--latent-dim', LATENT_DIM, '--seed', seed, *flags], run_dir)
+                    train_run(run_dir, *script, '--latent-dim', LATENT_DIM, '--seed', seed, *flags)
                     results = grade(run_dir, test_set, kind, options.draws, options.anneal)
                 row = {'data': data, 'system': system, 'posterior': kind, 'seed': seed, 'n_test': n_test}
                 write_json(path, {**row, **results, **setting})
                 print(f'{path.stem}: log p {results["log_likelihood"]:.2f}', flush=True)
-
-
-def train(script: list, run_dir: Path):
-    """The run of a system, by a script and its flags, unless it is there."""
-    if not is_finished(run_dir):
-        run_script(*script, '--run-dir', run_dir, *(['--resume'] if run_dir.exists() else []))
 
 
 def table(out: Path) -> str:
@@ -215,25 +197,24 @@ def table(out: Path) -> str:
     columns = ['system', 'posterior', 'images', 'seeds', 'negative ELBO', '-log p', 'standard error', 'gap']
     columns += ['effective sample size', '-log p by half of the samples', 'obs_std']
     columns += ['-log p of the first images: importance sampling / annealed']
-    lines = []
+    tables = []
     for data in dict.fromkeys(row['data'] for row in sorted(rows, key=lambda row: row['data'])):
         of_data = [row for row in rows if row['data'] == data]
-        lines += [f'**{data}**', '']
-        lines += [f'| {" | ".join(columns)} |', '| --- ' * len(columns) + '|']
+        table_rows = []
         for system, (title, _, kinds) in SYSTEMS.items():
             for kind in kinds:
                 found = [row for row in of_data if (row['system'], row['posterior']) == (system, kind)]
                 if found:
                     worst = min(found, key=lambda row: row['log_likelihood'])
-                    lines.append(line(title, kind, worst, len(found)))
-        lines.append('')
-    return '\n'.join(lines)
+                    table_rows.append(cells(title, kind, worst, len(found)))
+        tables.append(f'**{data}**\n\n{markdown_table(columns, table_rows)}\n')
+    return '\n'.join(tables)
 
 
-def line(title: str, kind: str, row: dict, seeds: int) -> str:
+def cells(title: str, kind: str, row: dict, seeds: int) -> list[str]:
     negative_log_p = -row['log_likelihood']
     elbo, half = row.get('negative_elbo'), row.get('log_likelihood_half')
-    cells = [
+    return [
         title,
         POSTERIORS[kind],
         str(row['n_test']),
@@ -247,7 +228,6 @@ def line(title: str, kind: str, row: dict, seeds: int) -> str:
         f'{row["obs_std"]:.4g}' if 'obs_std' in row else '',
         annealed(row),
     ]
-    return f'| {" | ".join(cells)} |'
 
 
 def annealed(row: dict) -> str:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from training import UserError, read_json
+from training import UserError, is_finished, read_json
 from training.startup import FOLDER
 
 
@@ -20,9 +20,15 @@ def run_script(script: str, *arguments):
         )
 
 
-def check_out(out: Path):
-    """UserError: the folder of a comparison's results holds other things."""
-    if out.exists() and any(path.name[0] != '.' for path in out.iterdir()) and not (out / 'cells').is_dir():
+def train_run(run_dir: Path, script: str, *arguments):
+    """The run of a system in run_dir, by a script and its flags, unless it is finished."""
+    if not is_finished(run_dir):
+        run_script(script, *arguments, '--run-dir', run_dir, *(['--resume'] if run_dir.exists() else []))
+
+
+def check_out(out: Path, part: str = 'cells'):
+    """UserError: the folder of a comparison's results holds other things. part: a folder that is in it."""
+    if out.exists() and any(path.name[0] != '.' for path in out.iterdir()) and not (out / part).is_dir():
         raise UserError(
             f'expected --out to be a new folder or one of this command, got {out}, which holds other things; '
             f'name another'
@@ -38,3 +44,20 @@ def read_entries(path: Path, names: tuple[str, ...]) -> dict:
             f'expected an entry {lacking[0]} in {path}, got none; delete that file and start again'
         )
     return values
+
+
+def check_setting(path: Path, setting: dict):
+    """UserError: the result in path is of another setting."""
+    saved = read_entries(path, tuple(setting))
+    for name, value in setting.items():
+        if saved[name] != value:
+            raise UserError(
+                f'expected {name} {saved[name]} as in {path}, got {value}; name another folder with --out, '
+                f'or use the flags and data of before'
+            )
+
+
+def markdown_table(columns: list[str], rows: list[list[str]]) -> str:
+    lines = [f'| {" | ".join(cells)} |' for cells in (columns, *rows)]
+    lines.insert(1, '| --- ' * len(columns) + '|')
+    return '\n'.join(lines)

@@ -79,8 +79,8 @@ def test_results_tables_and_plots(compare, scripts, tmp_path, names):
 def test_systems_run_as_users_run_them(compare, scripts, csv_dir, tmp_path):
     assert compare('--methods', 'miwae', '--rates', 'blocks', '--seeds', '2')[0] == 0
     run = tmp_path / 'out' / 'runs' / 'fashion-mnist-blocks-0.25-miwae-seed2'
-    flags = f'--importance-samples 5 --epochs 8 --missing 0.25 --missing-kind blocks --seed 2 --run-dir {run}'
-    data = f'--data-path {csv_dir} --dataset fashion-mnist --n-train 64 --n-test 40'
+    flags = '--importance-samples 5 --epochs 8 --missing 0.25 --missing-kind blocks --seed 2'
+    data = f'--data-path {csv_dir} --dataset fashion-mnist --n-train 64 --n-test 40 --run-dir {run}'
     assert scripts == [['train_vae.py', *flags.split(), *data.split()]]
 
 

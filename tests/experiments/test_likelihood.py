@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from experiments import likelihood
+from experiments import scripts as experiment_scripts
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def trained(monkeypatch):
     scripts = []
     grades = dict(negative_elbo=-700.0, obs_std=0.08, log_likelihood=720.0, log_likelihood_error=20.0)
     grades |= dict(log_likelihood_half=719.0, ess=33.0, likelihood_draws=8)
-    monkeypatch.setattr(likelihood, 'run_script', lambda *arguments: scripts.append(arguments))
+    monkeypatch.setattr(experiment_scripts, 'run_script', lambda *arguments: scripts.append(arguments))
     monkeypatch.setattr(likelihood, 'grade', lambda folder, test_set, kind, k, anneal: grades)
     return scripts
 
@@ -82,7 +83,7 @@ def test_a_table_for_each_data_set(compare, trained, monkeypatch, digits, tmp_pa
 def test_test_images_are_those_of_a_run_at_equal_distances(compare, monkeypatch, digits):
     seen = []
     monkeypatch.setattr(likelihood, 'load_images', lambda *_: digits)
-    monkeypatch.setattr(likelihood, 'run_script', lambda *_: None)
+    monkeypatch.setattr(experiment_scripts, 'run_script', lambda *_: None)
 
     def grade(folder, test_set, *_):
         seen.append(test_set.X)
