@@ -1,11 +1,13 @@
 """Shared by the tests: Triton's interpreter where there is no GPU, no network, small data sets, commands in
 this process."""
 
+import gzip
 import json
 import multiprocessing
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +74,23 @@ def write_csv_dir(folder, digits):
 def csv_dir(tmp_path, digits):
     """A folder with the course's two CSV files (whose images are digits, for want of bundled clothing)."""
     return write_csv_dir(tmp_path / 'data', digits)
+
+
+@pytest.fixture(scope='session')
+def write_idx():
+    """write_idx(folder, datasets, suffix): MNIST's four files of a training and a test set; .gz: gzipped."""
+
+    def write(folder, datasets, suffix=''):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        for dataset, part in zip(datasets, ('train', 't10k')):
+            images, labels = dataset.X.byte().numpy(), dataset.y.byte().numpy()
+            for name, array in (('images-idx3', images), ('labels-idx1', labels)):
+                header = struct.pack(f'>4B{array.ndim}I', 0, 0, 8, array.ndim, *array.shape)
+                data = header + array.tobytes()
+                path = Path(folder) / f'{part}-{name}-ubyte{suffix}'
+                path.write_bytes(gzip.compress(data) if suffix else data)
+
+    return write
 
 
 @pytest.fixture

@@ -1,8 +1,4 @@
-"""Small configurations of every system, what the training scripts do with them, and files of images."""
-
-import gzip
-import struct
-from pathlib import Path
+"""Small configurations of every system, and what the training scripts do with them."""
 
 import pytest
 import torch
@@ -73,20 +69,3 @@ def train(make_trainer):
         return run.load_trained()
 
     return run
-
-
-@pytest.fixture(scope='session')
-def write_idx():
-    """write_idx(folder, datasets, suffix): MNIST's four files of a training and a test set; .gz: gzipped."""
-
-    def write(folder, datasets, suffix=''):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        for dataset, part in zip(datasets, ('train', 't10k')):
-            images, labels = dataset.X.byte().numpy(), dataset.y.byte().numpy()
-            for name, array in (('images-idx3', images), ('labels-idx1', labels)):
-                header = struct.pack(f'>4B{array.ndim}I', 0, 0, 8, array.ndim, *array.shape)
-                data = header + array.tobytes()
-                path = Path(folder) / f'{part}-{name}-ubyte{suffix}'
-                path.write_bytes(gzip.compress(data) if suffix else data)
-
-    return write
