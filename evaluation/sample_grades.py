@@ -109,7 +109,7 @@ def grade_samples(
         return dict.fromkeys(GRADES)
     train_set, test_set = train_set.complete(), test_set.complete()
     model, n = trained.model, frechet.SAMPLES
-    if frechet.inception_weights():  # which take seconds for a thousand images
+    if frechet.inception_weights():  # the network takes seconds for a thousand images
         test_set = test_set.part(slice(n))
     sets = {'prior': sample_prior(trained, n)}
     if test_latents is not None:
