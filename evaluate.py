@@ -52,8 +52,8 @@ __all__ = ['evaluate_model', 'reconstruction_loss']  # the names that the course
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """Grade trained runs: fit latents to test images, the decoder frozen, and report the course's
-    reconstruction loss (batches of 64), the KL, 5-nearest-neighbour accuracy, and the Fréchet distance of
-    samples from test images."""
+    reconstruction loss (batches of 64), the KL, 5-nearest-neighbour accuracy, and of samples the Fréchet
+    distance from test images, precision, recall, density, coverage and authenticity."""
 
     runs: list[Path] = flag(
         (), 'run folders; none: all under runs/', Path, positional=True, nargs='*', metavar='RUN'
@@ -128,6 +128,7 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
     if options.refine or options.likelihood or not own_test:  # else those of an earlier call hold
         saved = {name: value for name, value in saved.items() if name not in FURTHER}
     results = saved | describe_run(trained) | {'dataset': test_set.name, 'n_test': len(test_set)}
+    test_latents = None
     if config.system != 'gan':  # which has no latents of given images
         if own and 'train_loss' not in saved:
             results |= grade_training(trained, train_set)
@@ -144,9 +145,9 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
             'GAN, which has no density'
         )
     if own:
-        results |= grade_samples(trained, train_set, test_set)
+        results |= grade_samples(trained, train_set, test_set, test_latents)
     else:
-        results |= dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class'))
+        results |= dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class', 'samples'))
     if own_test:
         if writable:
             write_json(folder / 'results.json', results)

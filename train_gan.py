@@ -38,7 +38,7 @@ def main():
 
         trained = run.load_trained()
         results = grade_samples(trained, train_set, test_set)  # Fréchet distance, number of classes
-        draw_gan_pictures(run.folder, trained)
+        draw_gan_pictures(run.folder, trained, train_set)
         draw_gan_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 

@@ -1,16 +1,19 @@
 """Evaluation: grades, samples and pictures of a trained run.
 
 losses.py has the course's loss, grades.py what results.json says, samples.py the two ways to sample,
-frechet.py the distance of samples from real images, pictures.py and report.py what one looks at.
+sample_grades.py the table of samples, made of the measures in frechet.py and fidelity.py, and pictures.py,
+curves.py and report.py what one looks at.
 """
 
 import training  # before PyTorch, see training/startup.py
 from evaluation.losses import BATCH_SIZE, course_loss, evaluate_model, reconstruction_loss
 from evaluation.samples import sample_mixture, sample_prior
 from evaluation.grades import NEIGHBOURS, evaluate
-from evaluation.grades import grade_samples, grade_test, grade_training
-from evaluation.pictures import draw_gan_losses, draw_gan_pictures, draw_imputed, draw_losses, draw_pictures
+from evaluation.grades import grade_test, grade_training
+from evaluation.sample_grades import grade_samples
+from evaluation.pictures import draw_gan_pictures, draw_imputed, draw_pictures
 from evaluation.pictures import plot_tsne, real_tensor, save_figure, save_grid
+from evaluation.curves import draw_gan_losses, draw_losses
 from evaluation.report import cell, describe_run, finish_run, print_results, print_table, read_results
 from evaluation.amortisation import amortisation, report_amortisation
 from evaluation.likelihood import FURTHER, estimate_likelihood, grade_further

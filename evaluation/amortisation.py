@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from evaluation.pictures import draw_amortisation
+from evaluation.curves import draw_amortisation
 from evaluation.report import print_table
 from training import (
     GRADE,

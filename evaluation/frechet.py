@@ -1,4 +1,4 @@
-"""Fréchet distance between samples and real images, and how many classes the samples show.
+"""Fréchet distance between samples and real images, and the features that images are compared by.
 
     d^2 = |m1 - m2|^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))
 
@@ -19,9 +19,7 @@ from torch import Tensor, nn
 from networks import channels_first
 from training import ImageDataset, Images, one_cycle
 
-GRADES = 'frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class'
-SAMPLES = 1000
-SPLITS = 4
+SAMPLES = 1000  # images of a set that is graded
 STEPS, BATCH, LR = 300, 64, 2e-3  # of the classifier; the steps are so many however many images there are
 INCEPTION_WEIGHTS = 'pt_inception-2015-12-05-6726825d.pth'  # the name under which torch-fidelity stores them
 
@@ -74,14 +72,32 @@ def train_classifier(train_set: ImageDataset) -> Classifier:
     return model.eval().requires_grad_(False)
 
 
-def inception() -> nn.Module | None:
-    """torchmetrics' Inception network with 2,048 features; None if its weights are not on this machine."""
+def inception_weights() -> Path | None:
+    """The file of the Inception network's weights; None: it, or torch-fidelity, is not on this machine."""
     weights = Path(torch.hub.get_dir()) / 'checkpoints' / INCEPTION_WEIGHTS
-    if importlib.util.find_spec('torch_fidelity') is None or not weights.exists():
-        return None
-    from torchmetrics.image.fid import FrechetInceptionDistance
+    return weights if importlib.util.find_spec('torch_fidelity') and weights.exists() else None
 
-    return FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(weights)).inception
+
+known = {}  # classifiers by the checksum of their images: one serves all runs that are graded
+
+
+def networks(
+    train_set: ImageDataset, device: torch.device | str
+) -> tuple[Classifier | None, nn.Module | None]:
+    """The classifier of the training images, None if they have no labels; and torchmetrics' Inception network
+    with 2,048 features, None without its weights."""
+    classifier = network = None
+    if train_set.labelled:
+        checksum = train_set.checksum()
+        if checksum not in known:
+            known[checksum] = train_classifier(train_set)
+        classifier = known[checksum]
+    if weights := inception_weights():
+        from torchmetrics.image.fid import FrechetInceptionDistance
+
+        metric = FrechetInceptionDistance(feature=2048, feature_extractor_weights_path=str(weights))
+        network = metric.inception.to(device)
+    return classifier, network
 
 
 @torch.no_grad()
@@ -96,6 +112,21 @@ def inception_features(network: nn.Module, images: Tensor) -> Tensor:
     images = images[:, None].expand(-1, 3, -1, -1) if images.dim() == 3 else images
     device = next(network.parameters()).device
     return torch.cat([network(part.to(device)).cpu() for part in images.split(50)])
+
+
+@torch.no_grad()
+def extract(
+    images: Tensor, classifier: Classifier | None, network: nn.Module | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Features [N, F] of uint8 images [N, *shape], of the Inception network if there is one, else of the
+    classifier; and the classes int64 [N] that the classifier sees. None without the networks for it."""
+    features = predicted = None
+    if classifier:
+        features = classifier_features(classifier, images)
+        predicted = classifier.head(features).argmax(1)
+    if network:
+        features = inception_features(network, images)
+    return features, predicted
 
 
 class Precomputed(nn.Identity):
@@ -114,60 +145,3 @@ def distance(a: Tensor, b: Tensor) -> float:
     metric.update(a.double(), real=True)  # double: the covariances' product has eigenvalues near 0
     metric.update(b.double(), real=False)
     return float(metric.compute())
-
-
-def compare(features: Tensor, real: Tensor) -> tuple[float | None, float | None]:
-    """The distance of samples' features [N, F] from those of real images [M, F], and the floor: that of real
-    images from other real ones. (None, None) where there are fewer than 4 of either.
-
-    Estimated from n images a set, the distance is too large by an amount that falls as 1 / n and grows with F
-    (Chong and Forsyth, 2020). So all sets that are compared have one size, half of SAMPLES or of what there
-    is. The distance is the mean over the four pairs of a half of the samples and a half of the real images.
-    The floor is the distance between two halves of the real images, the mean over SPLITS ways to halve them:
-    a single one is off by a third. Samples as good as new real images would be at the floor.
-    """
-    size = min(SAMPLES, len(features), len(real)) // 2
-    if size < 2:
-        return None, None
-    generator = torch.Generator().manual_seed(0)
-    splits = [real[torch.randperm(len(real), generator=generator)].split(size)[:2] for _ in range(SPLITS)]
-    pairs = [distance(r, f) for r in splits[0] for f in features.split(size)[:2]]
-    return sum(pairs) / len(pairs), sum(distance(*halves) for halves in splits) / SPLITS
-
-
-known = {}  # classifiers by the checksum of their images: one serves all runs that are graded
-
-
-def grade(samples: Tensor, train_set: ImageDataset, test_set: ImageDataset) -> dict:
-    """Grades of samples [N, *shape] in 0-255.
-
-    frechet, frechet_floor, frechet_features: see `compare`; 'inception' or 'classifier'. classes,
-    smallest_class: how many of the classes appear among the samples, and the share of the rarest one, by the
-    classifier: a generator that makes few things is found out. Images without labels have no classifier: what
-    needs one is None.
-    """
-    network = inception()
-    if not network and not train_set.labelled:
-        return dict.fromkeys(GRADES)
-    device, shares = samples.device, None
-    samples, real = samples.clamp(0, 255).round().byte().cpu(), test_set.X.byte()  # as they would be in files
-    if train_set.labelled:
-        checksum = train_set.checksum()
-        if checksum not in known:
-            known[checksum] = train_classifier(train_set)
-        features = classifier_features(known[checksum], samples)
-        predicted = known[checksum].head(features).argmax(1)
-        shares = predicted.bincount(minlength=len(train_set.classes)) / len(samples)
-    if network:
-        network.to(device)
-        features, real = inception_features(network, samples), inception_features(network, real[:SAMPLES])
-    else:
-        real = classifier_features(known[checksum], real)
-    frechet, floor = compare(features, real)
-    return {
-        'frechet': frechet,
-        'frechet_floor': floor,
-        'frechet_features': 'inception' if network else 'classifier',
-        'classes': None if shares is None else int((shares > 0).sum()),
-        'smallest_class': None if shares is None else float(shares.min()),
-    }

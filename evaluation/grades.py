@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from evaluation import frechet
 from evaluation.losses import course_loss, mean_loss
-from evaluation.samples import sample_prior
+from evaluation.sample_grades import grade_samples
 from imputation import grade_imputation
 from training import (
     DATASETS,
@@ -98,16 +97,4 @@ def evaluate(
 ) -> dict:
     """All grades of a run whose images have latents: of test images, training images and samples."""
     grades = grade_test(trained, test_set, test_latents) | grade_training(trained, train_set)
-    return grades | grade_samples(trained, train_set, test_set)
-
-
-def grade_samples(trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset) -> dict:
-    """Grades of draws from the prior, of any system: Fréchet distance, classes.
-
-    train_set, test_set: those of the run, or test images alike; with others the samples have nothing in
-    common. The grades are None where the truth under missing pixels is not known.
-    """
-    if not (train_set.known and test_set.known):
-        return dict.fromkeys(frechet.GRADES)
-    train_set, test_set = train_set.complete(), test_set.complete()
-    return frechet.grade(sample_prior(trained, frechet.SAMPLES), train_set, test_set)
+    return grades | grade_samples(trained, train_set, test_set, test_latents)

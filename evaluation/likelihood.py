@@ -27,8 +27,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 import kernels
+from evaluation.curves import draw_likelihood
 from evaluation.grades import grade_posteriors
-from evaluation.pictures import draw_likelihood
 from training import LIKELIHOOD, ImageDataset, Images, TrainedRun, noise_key, refine_posteriors
 from training.objective import CHUNK, NegativeELBO, constant_term
 

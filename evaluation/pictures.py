@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from evaluation.fidelity import nearest
 from evaluation.samples import sample_mixture, sample_prior
 from imputation import Imputation, impute
-from training import PRIOR, ImageDataset, TrainedRun, noise_key, read_metrics, write_atomically
+from training import PRIOR, ImageDataset, TrainedRun, noise_key, write_atomically
 
 TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
 SHOWN = 16  # images in a row of reconstructions
@@ -125,6 +126,16 @@ def masked(dataset: ImageDataset, n: int) -> Tensor:
     return torch.where(observed, x, torch.tensor(MISSING_COLOUR).view(3, 1, 1))
 
 
+def with_nearest(label: str, samples: Tensor, train_set: ImageDataset, per_row: int) -> list:
+    """Labelled rows: samples, and below their last row the training image that is nearest to each in it, in
+    pixels; without these where they are not known in full."""
+    rows = [(label, samples)]
+    if train_set.known:
+        index, _ = nearest(samples[-per_row:], train_set.X)
+        rows += [('training images\nnearest to the\nrow above', train_set.X[index])]
+    return rows
+
+
 def draw_imputed(file_name: Path, dataset: ImageDataset, completed: Imputation):
     """Write rows of the first images of dataset: as they came, their conditional mean, two imputations, the
     standard deviation, and the truth if it is known."""
@@ -194,68 +205,6 @@ def draw_codes(dataset: ImageDataset, codes: Tensor, file_name: Path):
     save_figure(fig, file_name)
 
 
-# ----------------------------------------------------------------------------------------------- curves
-
-
-def draw_curve(ax: plt.Axes, metrics: list[dict], name: str, label: str):
-    """Add the metric `name` by epoch to a plot."""
-    points = [(line['epoch'], line[name]) for line in metrics if name in line]
-    ax.plot(*zip(*points) if points else ((), ()), marker='.', label=label)
-    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)  # whole epochs, even of a single one
-    ax.legend(frameon=False)
-    ax.grid(alpha=0.3)
-    ax.set(xlabel='epoch')
-
-
-def draw_losses(folder: Path):
-    """Write loss.png: the losses of a run by epoch, of a validation set too if it had one."""
-    metrics = read_metrics(folder)
-    fig, axes = plt.subplots(1, 3, figsize=(12, 3.2), layout='tight')
-    titles = {'loss': 'negative ELBO (total)', 'reconstruction': 'reconstruction', 'kl': 'KL'}
-    for ax, (name, title) in zip(axes, titles.items()):
-        draw_curve(ax, metrics, name, 'training')
-        if any('validation_loss' in line for line in metrics):
-            draw_curve(ax, metrics, f'validation_{name}', 'validation')
-        scale = 'linear' if name == 'kl' else 'log'  # the first epoch's loss is many times the last one's
-        ax.set(title=title, ylabel='nats an image', yscale=scale)
-    save_figure(fig, folder / 'loss.png')
-
-
-def draw_gan_losses(folder: Path):
-    """Write loss.png: the losses of a GAN's two networks by epoch."""
-    metrics = read_metrics(folder)
-    fig, axes = plt.subplots(1, 2, figsize=(12, 3.2), layout='tight')
-    draw_curve(axes[0], metrics, 'discriminator_loss', 'discriminator')
-    draw_curve(axes[0], metrics, 'generator_loss', 'generator')
-    axes[0].set(title='losses', ylabel='nats an image')
-    draw_curve(axes[1], metrics, 'd_real', 'D(x)')
-    draw_curve(axes[1], metrics, 'd_fake', 'D(G(z))')
-    axes[1].set(title='mean probability of being real')
-    save_figure(fig, folder / 'loss.png')
-
-
-def draw_amortisation(table: list[dict], file_name: Path):
-    """table: as amortisation.amortisation gives it."""
-    fig, ax = plt.subplots(figsize=(6, 3.5), layout='tight')
-    for start in ('encoder', 'prior'):
-        rows = [row for row in table if row['start'] == start]
-        negative_elbo = [row['negative_elbo'] for row in rows]
-        ax.plot([row['passes'] for row in rows], negative_elbo, marker='.', label=f'from the {start}')
-    ax.set(xlabel='passes of fitting', ylabel='negative ELBO, nats an image', yscale='log')
-    ax.legend(frameon=False)
-    ax.grid(alpha=0.3)
-    save_figure(fig, file_name)
-
-
-def draw_likelihood(draws: list[int], negative_log_p: np.ndarray, file_name: Path):
-    """The mean of -log p over the images, as estimated by these numbers of draws."""
-    fig, ax = plt.subplots(figsize=(6, 3.5), layout='tight')
-    ax.plot(draws, negative_log_p, marker='.')
-    ax.set(xlabel='importance samples of an image', ylabel='-log p(x), nats an image', xscale='log')
-    ax.grid(alpha=0.3)
-    save_figure(fig, file_name)
-
-
 # ---------------------------------------------------------------------------------- all pictures of a run
 
 
@@ -305,7 +254,8 @@ def draw_pictures(
         draw_imputed(folder / 'imputed.png', some, impute(trained, some, m=2))
 
     prior = 'the prior' if model.dist else 'N(0, 1)'
-    rows = [(prior, sample_prior(trained, 100)), ('mixture', sample_mixture(trained, 100))]
+    rows = with_nearest(prior, sample_prior(trained, 100), train_set, 20)
+    rows += with_nearest('mixture', sample_mixture(trained, 100), train_set, 20)
     save_rows(rows, folder / 'samples.png', 20)
 
     # Between posteriors, that is between rows of latents: log-scales are interpolated as well as locations.
@@ -332,10 +282,11 @@ def draw_pictures(
 
 
 @torch.no_grad()
-def draw_gan_pictures(folder: Path, trained: TrainedRun):
+def draw_gan_pictures(folder: Path, trained: TrainedRun, train_set: ImageDataset):
     """Write a GAN's samples and interpolations."""
     model = trained.model
-    save_rows([('N(0, 1)', sample_prior(trained, 80))], folder / 'samples.png', 16)
+    rows = with_nearest('N(0, 1)', sample_prior(trained, 80), train_set, 16)
+    save_rows(rows, folder / 'samples.png', 16)
     grids = torch.stack([255 * image_grid(frame) for frame in trained.frames])  # [E, 3, height, width]
     save_gif(grids if len(model.shape) == 3 else grids[:, 0], folder / 'samples.gif')
     # Every point along the arc is a draw from N(0, 1). On the straight line the middle would be too short for

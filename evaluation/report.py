@@ -18,7 +18,7 @@ CAPTIONS = {
     ),
     'samples.png': (
         'Random samples: decoded draws from the prior, and from a Gaussian mixture fitted to the training '
-        'latents, to 5,000 at most.'
+        'latents, to 5,000 at most. Below the last row of each, the nearest training images in pixels.'
     ),
     'interpolation.png': 'From one test image to another, along a straight line between their posteriors.',
     'magnitudes.png': (
@@ -41,7 +41,8 @@ CAPTIONS = {
     'interpolation.gif': 'The interpolation as an animation.',
 }
 GAN_CAPTIONS = {  # where they differ
-    'samples.png': 'Random samples: images of draws from N(0, 1).',
+    'samples.png': 'Random samples: images of draws from N(0, 1). Below the last row, the nearest training '
+    'images in pixels.',
     'interpolation.png': 'From one draw to another, along the arc between them.',
     'loss.png': 'The losses of both networks, and how real the discriminator finds real and generated '
     'images.',
@@ -59,6 +60,7 @@ figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #55
 <h1>{title}</h1>
 <div class="columns"><div><h2>Results</h2><table>{results}</table></div>
 <div><h2>Configuration</h2><table>{config}</table></div></div>
+{samples}
 {figures}
 </body></html>
 """
@@ -66,6 +68,11 @@ figure {{ margin: 2rem 0; }} img {{ max-width: 100%; }} figcaption {{ color: #55
 COLUMNS = dict.fromkeys(['run', 'system', 'dist', 'dataset'], '<') | dict.fromkeys(
     ['n_test', 'latent_dim', 'seed', 'train_loss', 'test_loss', 'test_loss_mean', 'kl', 'test_negative_elbo']
     + ['knn_accuracy', 'frechet', 'frechet_floor', 'classes', 'test_seconds'],
+    '>',
+)
+# Of the table of samples, likewise.
+SAMPLE_COLUMNS = dict.fromkeys(['run', 'samples'], '<') | dict.fromkeys(
+    ['frechet', 'precision', 'recall', 'density', 'coverage', 'authenticity', 'classes', 'smallest_class'],
     '>',
 )
 ONE_DECIMAL = (
@@ -141,12 +148,31 @@ def write_report(folder: Path, results: dict, config: dict):
                 f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>\n'
             )
     title = ' '.join(filter(None, (config['system'].upper(), config['dist'], 'on', config['dataset'])))
-    grades = {name: value for name, value in results.items() if name not in config}
-    page = PAGE.format(title=html.escape(title), figures=figures, config=table(config), results=table(grades))
+    grades = {name: value for name, value in results.items() if name not in config and name != 'samples'}
+    page = PAGE.format(
+        title=html.escape(title),
+        figures=figures,
+        config=table(config),
+        results=table(grades),
+        samples=table_of_samples(results['samples']),
+    )
     write_atomically(
         folder / 'report.html',
         lambda path: path.write_text(page, encoding='utf-8', errors='backslashreplace'),
     )
+
+
+def table_of_samples(samples: dict[str, dict] | None) -> str:
+    """The table of samples for the report; '' if there is none."""
+    if not samples:
+        return ''
+    names = [name for name in SAMPLE_COLUMNS if name != 'run']
+    rows = [
+        names,
+        *([cell({'samples': kind, **row}[name], name) for name in names] for kind, row in samples.items()),
+    ]
+    lines = [''.join(f'<td>{html.escape(text)}</td>' for text in row) for row in rows]
+    return '<h2>Samples</h2><table>' + ''.join(f'<tr>{line}</tr>' for line in lines) + '</table>'
 
 
 def format_value(value: Any) -> str:
@@ -175,7 +201,8 @@ def cell(value: Any, name: str) -> str:
 
 
 def print_results(results: list[dict], names: list[str]):
-    """An aligned table, a row for each run; '-' where a run has no such result."""
+    """An aligned table, a row for each run; '-' where a run has no such result. Below it the table of
+    samples, of the runs that have one."""
     columns = dict(COLUMNS)
     if any('coverage_90' in found for found in results):  # of incomplete images
         columns |= dict.fromkeys(('missing', 'test_rmse_missing', 'coverage_90'), '>')
@@ -185,3 +212,11 @@ def print_results(results: list[dict], names: list[str]):
         columns |= dict.fromkeys(('log_likelihood', 'log_likelihood_error', 'ess'), '>')
     rows = [dict.fromkeys(columns) | {'run': name} | found for name, found in zip(names, results)]
     print_table([[cell(row[name], name) for name in columns] for row in rows], columns)
+    rows = [
+        {'run': name, 'samples': kind, **row}
+        for name, found in zip(names, results)
+        for kind, row in (found['samples'] or {}).items()
+    ]
+    if rows:
+        print()
+        print_table([[cell(row[name], name) for name in SAMPLE_COLUMNS] for row in rows], SAMPLE_COLUMNS)

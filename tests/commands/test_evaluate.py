@@ -18,13 +18,32 @@ def test_an_aligned_table_and_json(command, run_dir, tmp_path):
     twin = tmp_path / 'a-much-longer-name'
     shutil.copytree(run_dir, twin)
     status, out, _ = command(evaluate, run_dir, twin, '--json', tmp_path / 'grades.json')
-    lines = out.splitlines()
+    lines = out[: out.index('\n\n')].splitlines()  # before the table of samples
     assert status == 0 and len(lines) == 3
     columns = [line.index('laplace') for line in lines[1:]]
     assert columns[0] == columns[1] == lines[0].index('dist')
     grades = json.loads((tmp_path / 'grades.json').read_text())
     assert [g['run'] for g in grades] == [str(run_dir), str(twin)]
     assert grades[0]['test_loss'] == grades[1]['test_loss']
+
+
+def test_a_table_of_samples(command, run_dir, tmp_path):
+    twin = shutil.copytree(run_dir, tmp_path / 'twin')
+    results = json.loads((run_dir / 'results.json').read_text())
+    samples = results.pop('samples')
+    (run_dir / 'results.json').write_text(json.dumps(results))  # as an older program wrote it
+    status, out, err = command(evaluate, run_dir, twin)
+    header, *rows = out[out.index('\n\n') + 2 :].splitlines()
+    names = ['frechet', 'precision', 'recall', 'density', 'coverage', 'authenticity']
+    assert (
+        status == 0 and not err and header.split() == ['run', 'samples', *names, 'classes', 'smallest_class']
+    )
+    wanted = [(str(run), name) for run in (run_dir, twin) for name in samples]
+    assert [tuple(re.split('  +', row)[:2]) for row in rows] == wanted
+    table = json.loads((run_dir / 'results.json').read_text())['samples']
+    assert list(table) == list(samples) and list(table['prior']) == header.split()[2:]
+    assert f'{table["noisy copies"]["authenticity"]:.4f}' in rows[3]
+    assert '<h2>Samples</h2>' in (run_dir / 'report.html').read_text()
 
 
 def test_samples_for_the_ruler(command, run_dir):
@@ -44,6 +63,7 @@ def test_grading_on_another_data_set_leaves_the_run_as_it_is(command, run_dir, t
     status, out, _ = command(evaluate, run_dir, *other, '--json', tmp_path / 'grades.json')
     (grades,) = json.loads((tmp_path / 'grades.json').read_text())
     assert status == 0 and 'digits' in out and contents(run_dir) == before
+    assert grades['samples'] is None and 'authenticity' not in out  # samples are not like other images
     assert grades['dataset'] == 'digits' and grades['n_test'] == 30 and grades['knn_accuracy'] is None
 
 
@@ -213,7 +233,7 @@ def test_finished_runs_are_found_and_their_successors_settled(command, run_dir, 
     for name in ('a/.successor', 'b.new', 'b.replaced', 'sweep/d02'):
         shutil.copytree(run_dir, runs / name)  # a was being replaced when the program died
     status, out, _ = command(evaluate)
-    found = [line.split()[0] for line in out.splitlines()[1:]]
+    found = [line.split()[0] for line in out[: out.index('\n\n')].splitlines()[1:]]
     assert status == 0 and found == ['runs/a', 'runs/b.new', 'runs/b.replaced', 'runs/sweep/d02']
     assert not (runs / 'a' / '.successor').exists()
 

@@ -85,6 +85,7 @@ def test_a_run_of_own_incomplete_images_is_graded_as_far_as_they_are_known(comma
     results = json.loads((tmp_path / 'run' / 'results.json').read_text())
     assert status == 0 and results['missing_kind'] == 'own' and 0.45 < results['missing'] < 0.55
     unknown = 'test_loss', 'test_loss_mean', 'train_loss', 'test_rmse_missing', 'coverage_90', 'frechet'
+    assert results['samples'] is None
     assert all(results[name] is None for name in unknown) and results['test_rmse_observed'] > 0
 
 

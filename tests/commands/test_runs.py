@@ -110,7 +110,10 @@ def test_images_of_ones_own(command, tmp_path, small, module):
     assert results.get('knn_accuracy') is results['frechet'] is results['classes'] is None
     status, again, err = command(evaluate, folder, '--device', 'cpu')
     assert status == 0 and not err
-    assert again.splitlines()[0] == out.splitlines()[0 if module is not train_vae else -3]
+    assert again.splitlines()[0] in out.splitlines()
+    # Nor features to compare, but distances in pixels.
+    rows = json.loads((folder / 'results.json').read_text())['samples'].values()
+    assert all(row['frechet'] is None and 0 <= row['authenticity'] <= 1 for row in rows)
 
 
 @pytest.mark.parametrize('module', [train_vad, train_vae])

@@ -27,6 +27,7 @@ RESULTS = {
     'frechet_features',
     'classes',
     'smallest_class',
+    'samples',
     'train_seconds',
 }
 
