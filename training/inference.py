@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from training.batches import Images
+from training.batches import MANY, Images
 from training.config import Config
 from training.cuda_graph import with_cuda_graph
 from training.data import ImageDataset
@@ -74,8 +74,14 @@ def refine_latents(model: nn.Module, latents: Tensor, images: Images, config: Co
 
     The latents followed a decoder that moved on. Refitted under the decoder as it is now, they come to where
     new images' latents will come: training and test latents become comparable, and closer to the prior.
+
+    The latents of many images are not refitted. The learning rate falls for tens of thousands of steps, and
+    they keep up with the decoder: of 60,000 images, 10 passes lower the negative ELBO by 7 nats of 366, and
+    that of test images by nothing, but take a third of the time of training.
     """
     latents = model.standardise(latents, all_gather(latents[: images.n]))
+    if images.total > MANY:
+        return latents
     own, passes, lr = latents[: images.n].clone(), REFINE_PASSES, INFER_LR / 2
     latents[: images.n] = fit_latents(model, own, images, config, REFINE, passes, lr, 'refining')
     return latents

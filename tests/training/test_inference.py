@@ -4,7 +4,7 @@ import torch
 import kernels
 from training import inference
 from training.batches import Images
-from training.inference import fit_latents
+from training.inference import fit_latents, refine_latents
 from training.initialization import initialize_latents
 from training.objective import NegativeELBO
 from training.randomness import INFER
@@ -43,3 +43,15 @@ def test_inference_does_not_depend_on_the_batches(digits, small_config, monkeypa
 
 def test_new_images_are_fitted_in_the_passes_that_the_course_allows():
     assert inference.INFER_PASSES <= 100
+
+
+def test_the_latents_of_many_images_are_not_refitted(digits, small_config, monkeypatch):
+    config = small_config('gaussian')
+    model, images = build_model(config).requires_grad_(False), Images(digits[1], 'cpu')
+    latents = initialize_latents(model, images, 0.1)
+    few = refine_latents(model, latents.clone(), images, config)
+    monkeypatch.setattr(inference, 'MANY', images.total - 1)
+    model = build_model(config)
+    many = refine_latents(model, latents.clone(), images, config)
+    torch.testing.assert_close(many, build_model(config).standardise(latents, latents[: images.n]))
+    assert not torch.allclose(many[: images.n], few[: images.n])
