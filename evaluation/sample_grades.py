@@ -6,7 +6,7 @@ from torch import Tensor
 
 from evaluation import frechet
 from evaluation.fidelity import SPREAD, authenticity, spread
-from evaluation.samples import CHUNK, sample_mixture, sample_prior
+from evaluation.samples import CHUNK, decode_draws, draw_codes, fit_mixture, sample_prior
 from training import ImageDataset, TrainedRun
 
 GRADES = 'frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class', 'samples'
@@ -98,8 +98,8 @@ def noisy_copies(X: Tensor, n: int) -> Tensor:
 def grade_samples(
     trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset, test_latents: Tensor | None = None
 ) -> dict:
-    """Grades of samples of any system. 'samples' is the table, see grade_sets; the other grades are those of
-    draws from the prior.
+    """Grades of samples of any system. 'samples' is the table, see grade_sets; those with 'mixture' say how
+    the mixture was chosen, see fit_mixture; the others are of draws from the prior.
 
     train_set, test_set: those of the run, or test images alike; with others the samples have nothing in
     common. test_latents: [n, K], fitted to test_set; a GAN has none. The grades are None where the truth
@@ -111,13 +111,14 @@ def grade_samples(
     model, n = trained.model, frechet.SAMPLES
     if frechet.inception_weights():  # the network takes seconds for a thousand images
         test_set = test_set.part(slice(n))
-    sets = {'prior': sample_prior(trained, n)}
+    sets, chosen = {'prior': sample_prior(trained, n)}, {}
     if test_latents is not None:
-        sets['mixture'] = sample_mixture(trained, n)
+        density, chosen = fit_mixture(draw_codes(trained))
+        sets['mixture'] = decode_draws(trained, density, n)
         means = model.mean(test_latents[random_orders(len(test_set))[0].to(test_latents.device)])
         sets['reconstructions'] = torch.cat([model.decode(part) for part in means.split(CHUNK)])
     sets['noisy copies'] = noisy_copies(train_set.X, n)
     table, kind = grade_sets(sets, train_set, test_set)
     prior, floor = table['prior'], table['test images']['frechet']
     grades = prior['frechet'], floor, kind, prior['classes'], prior['smallest_class'], table
-    return dict(zip(GRADES, grades))
+    return dict(zip(GRADES, grades)) | chosen

@@ -18,7 +18,7 @@ from training.runs import CHECKSUM, Run, TrainedRun, build_model, check_device, 
 from training.runs import load_data, load_run, load_split, open_run
 from training.memory import check_latents
 from training.batches import Images
-from training.randomness import GRADE, IMPUTE, INFER, LIKELIHOOD, PRIOR, fold, noise_key
+from training.randomness import DENSITY, GRADE, IMPUTE, INFER, LIKELIHOOD, PRIOR, fold, noise_key
 from training.initialization import fit_warm_start, initialize_latents
 from training.objective import encode, mean_negative_elbo
 from training.optimisers import one_cycle

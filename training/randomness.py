@@ -1,7 +1,7 @@
 """Seeds. What is random here is a function of --seed and of a purpose: a resumed run repeats it."""
 
 # What noise is used for: the high 32 bits of a Philox key. The low ones are --seed.
-TRAIN, REFINE, INFER, GRADE, PRIOR, MISSING, IMPUTE, LIKELIHOOD, BINARISE = range(9)
+TRAIN, REFINE, INFER, GRADE, PRIOR, MISSING, IMPUTE, LIKELIHOOD, BINARISE, DENSITY = range(10)
 
 
 def noise_key(seed: int, use: int) -> int:
