@@ -19,6 +19,7 @@ from evaluation import (
     grade_samples,
     grade_test,
     grade_training,
+    pca_loss,
     print_results,
     read_results,
     reconstruction_loss,
@@ -135,6 +136,7 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
         test_latents, seconds = infer_latents(trained, test_set)
         results |= grade_test(trained, test_set, test_latents)
         results['test_seconds'] = round(seconds, 1)
+        results['pca_loss'] = pca_loss(train_set, test_set, config.latent_dim) if own else None
         if options.refine or options.likelihood:
             further = options.refine, options.likelihood
             picture = folder if writable and own_test else None

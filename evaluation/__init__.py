@@ -6,7 +6,7 @@ curves.py and report.py what one looks at.
 """
 
 import training  # before PyTorch, see training/startup.py
-from evaluation.losses import BATCH_SIZE, course_loss, evaluate_model, reconstruction_loss
+from evaluation.losses import BATCH_SIZE, course_loss, evaluate_model, pca_loss, reconstruction_loss
 from evaluation.samples import sample_mixture, sample_prior
 from evaluation.grades import NEIGHBOURS, evaluate
 from evaluation.grades import grade_test, grade_training

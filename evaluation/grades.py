@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from evaluation.losses import course_loss, mean_loss
+from evaluation.losses import course_loss, mean_loss, pca_loss
 from evaluation.sample_grades import grade_samples
 from imputation import grade_imputation
 from training import (
@@ -97,4 +97,5 @@ def evaluate(
 ) -> dict:
     """All grades of a run whose images have latents: of test images, training images and samples."""
     grades = grade_test(trained, test_set, test_latents) | grade_training(trained, train_set)
+    grades['pca_loss'] = pca_loss(train_set, test_set, trained.config.latent_dim)
     return grades | grade_samples(trained, train_set, test_set, test_latents)

@@ -13,6 +13,7 @@ from kernels.checks import describe
 from training import ImageDataset
 
 BATCH_SIZE = 64
+PCA_IMAGES = 20_000  # that principal components are estimated from, at most
 
 
 def reconstruction_loss(x: Tensor, x_rec: Tensor) -> Tensor:
@@ -125,3 +126,19 @@ class AtMean(torch.nn.Module):
 def mean_loss(model: nn.Module, dataset: ImageDataset, latents: Tensor) -> float:
     """course_loss at the posterior means instead of samples."""
     return course_loss(AtMean(model), dataset, latents)
+
+
+def pca_loss(train_set: ImageDataset, test_set: ImageDataset, size: int) -> float | None:
+    """course_loss of the test images by so many principal components of the training images (the first
+    PCA_IMAGES): what codes of that size should be better than. None: the truth is not known in full."""
+    from sklearn.decomposition import PCA  # here: a second to import
+
+    if not (train_set.known and test_set.known):
+        return None
+    x, x_test = (
+        images.X.flatten(1).float().numpy() for images in (train_set.part(slice(PCA_IMAGES)), test_set)
+    )
+    pca = PCA(min(size, *x.shape), random_state=0).fit(x)  # x [n, 784] in 0-255
+    decoded = torch.as_tensor(pca.inverse_transform(pca.transform(x_test))).clamp(0, 255)
+    pairs = zip(torch.as_tensor(x_test).split(BATCH_SIZE), decoded.split(BATCH_SIZE))
+    return float(torch.stack([reconstruction_loss(*pair) for pair in pairs]).mean())

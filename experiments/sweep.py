@@ -5,12 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import torch
 
-from evaluation import BATCH_SIZE, cell, print_table, reconstruction_loss, save_figure
+from evaluation import cell, print_table, save_figure
 from training import (
     AEConfig,
-    ImageDataset,
     UserError,
     check_collection,
     check_device,
@@ -23,23 +21,7 @@ from training import (
     write_json,
 )
 
-RESULTS = ('latent_dim', 'train_loss', 'test_loss', 'knn_accuracy', 'train_seconds')
-
-
-def pca_losses(train_set: ImageDataset, test_set: ImageDataset, sizes: list[int]) -> list[float]:
-    """The course's loss of the test images by PCA of the training images, for each number of components."""
-    from sklearn.decomposition import PCA  # here: a second to import
-
-    x, x_test = (dataset.X.flatten(1).numpy() for dataset in (train_set, test_set))  # [N, 784] in 0-255
-    pca = PCA(min(max(sizes), *x.shape), random_state=0).fit(x)
-    scores = pca.transform(x_test)
-    losses = []
-    for size in sizes:
-        # [N, 784]
-        decoded = torch.as_tensor(scores[:, :size] @ pca.components_[:size] + pca.mean_).clamp(0, 255)
-        pairs = zip(torch.as_tensor(x_test).split(BATCH_SIZE), decoded.split(BATCH_SIZE))
-        losses.append(float(torch.stack([reconstruction_loss(*pair) for pair in pairs]).mean()))
-    return losses
+RESULTS = ('latent_dim', 'train_loss', 'test_loss', 'pca_loss', 'knn_accuracy', 'train_seconds')
 
 
 def draw_sweep(rows: list[dict], file_name: Path):
@@ -59,7 +41,7 @@ def read_row(run_dir: Path) -> dict:
     """RESULTS of the finished run in run_dir. UserError: there are none."""
     path = run_dir / 'results.json'
     row = {name: read_json(path).get(name) for name in RESULTS}
-    for name in ('train_loss', 'test_loss'):
+    for name in ('train_loss', 'test_loss', 'pca_loss'):
         if not isinstance(row[name], float):
             raise UserError(
                 f'expected a number for {name} in {path}, got {row[name]!r}; grade the run again: python '
@@ -74,7 +56,7 @@ def sweep(config: AEConfig, train: Callable[[AEConfig], None]):
     are shown too."""
     folder = config.run_dir or Path('runs/ae-sweep')
     check_device(config, pick_device(config.device))
-    _, train_set, test_set = load_data(config)
+    load_data(config)  # an error before the first run, if there are none
     check_collection(folder, 'd[0-9]*', 'tsne_d[0-9]*.png', 'sweep.*')
     folder.mkdir(parents=True, exist_ok=True)
     with lock_folder(folder):
@@ -89,11 +71,8 @@ def sweep(config: AEConfig, train: Callable[[AEConfig], None]):
             tsne = run_dir / 'tsne_test.png'
             copy = folder / f'tsne_d{size:02d}.png'
             write_atomically(copy, lambda path, tsne=tsne: shutil.copy(tsne, path))
-        for row, loss in zip(rows, pca_losses(train_set, test_set, sizes)):
-            row['pca_loss'] = loss
         draw_sweep(rows, folder / 'sweep.png')
         write_json(folder / 'sweep.json', {'seed': config.seed, 'sizes': rows})
     print()
-    columns = ['latent_dim', 'train_loss', 'test_loss', 'pca_loss', 'knn_accuracy', 'train_seconds']
-    print_table([[cell(row[name], name) for name in columns] for row in rows], dict.fromkeys(columns, '>'))
+    print_table([[cell(row[name], name) for name in RESULTS] for row in rows], dict.fromkeys(RESULTS, '>'))
     print(f'pictures and figures: {folder / "sweep.png"}, {folder / "sweep.json"}')

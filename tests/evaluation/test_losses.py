@@ -4,8 +4,9 @@ import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import evaluate
-from evaluation.losses import course_loss, evaluate_model, mean_loss
+from evaluation.losses import course_loss, evaluate_model, mean_loss, pca_loss
 from models import AutoDecoder, VariationalAutoDecoder
+from training import ImageDataset
 
 
 def test_the_course_finds_its_functions_in_evaluate():
@@ -127,3 +128,15 @@ def test_evaluate_model_takes_what_works(grade, digits):
     some = DataLoader(Subset(digits[1], [3, 39]))
     grade(latents=latents, opt=OwnSGD(latents), epochs=np.int64(1), test_dl=some)
     assert latents.any(1).nonzero().flatten().tolist() == [3, 39]
+
+
+def test_pca_of_all_components_loses_nothing(digits):
+    train_set, _ = digits
+    losses = [pca_loss(train_set, train_set, size) for size in (2, 10, 64, 1000)]
+    assert losses[0] > losses[1] > losses[2] and losses[3] < 1e-4
+
+
+def test_pca_of_images_that_are_not_known_has_no_loss(digits):
+    train_set, test_set = digits
+    unknown = ImageDataset(train_set.X, train_set.y, train_set.name, known=False)
+    assert pca_loss(unknown, test_set, 2) is None

@@ -138,7 +138,9 @@ def test_a_run_has_a_row_for_each_set(quick, run_dir, csv_dir):
     trained, (train_set, test_set) = load_run(run_dir, 'cpu'), load_images(csv_dir)
     latents = trained.latents[:40]
     grades = grade_samples(trained, train_set, test_set, latents)
-    assert tuple(grades) == (*GRADES, *CHOSEN) and grades == grade_samples(trained, train_set, test_set, latents)
+    assert tuple(grades) == (*GRADES, *CHOSEN) and grades == grade_samples(
+        trained, train_set, test_set, latents
+    )
     rows = ['prior', 'mixture', 'reconstructions', 'noisy copies', 'test images']
     table = grades['samples']
     assert list(table) == rows and all(value is not None for row in table.values() for value in row.values())

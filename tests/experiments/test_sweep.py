@@ -5,7 +5,6 @@ import json
 import pytest
 
 import train_ae
-from experiments.sweep import pca_losses
 from training.trainer import Trainer
 
 
@@ -59,11 +58,6 @@ def test_a_sweep_takes_one_more_size_but_no_other_seed(command, flags, tmp_path,
     status, _, err = command(train_ae, *flags, '2')
     assert status == 0 and not err and steps == 6 * [4] + 6 * [2]
     assert swept(tmp_path / 'sweep') == [2, 4]
-
-
-def test_pca_of_all_components_loses_nothing(digits):
-    losses = pca_losses(digits[0], digits[0], [2, 10, 64])
-    assert losses[0] > losses[1] > losses[2] and losses[2] < 1e-4
 
 
 @pytest.mark.parametrize('flag', ['--sweep', '--tune'])
