@@ -16,6 +16,7 @@ MODULES = {
     'experiments.classify',
     'experiments.imputation',
     'experiments.likelihood',
+    'experiments.reproduce',
     'experiments.sweep_decoders',
     'benchmarks.step',
     'benchmarks.whole_run',

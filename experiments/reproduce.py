@@ -1,0 +1,176 @@
+"""Run what stands behind the tables of README and docs, and render the tables from it.
+
+Usage:
+    python -m experiments.reproduce                       all tables
+    python -m experiments.reproduce systems families --write
+    python -m experiments.reproduce --quick               one seed, few images: does everything run?
+
+Each run is a folder of its own, and finished ones are not trained again: the same command goes on where it
+stopped. --write puts the figures into docs/tables/TABLE.json and the tables into the pages.
+"""
+
+import dataclasses
+import datetime
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from experiments.scripts import check_out, run_script, train_run
+from experiments.tables import FOLDER, TABLES, Row, Table, figures_of, render
+from training import (
+    UserError,
+    data_path_flag,
+    flag,
+    lock_folder,
+    parse_flags,
+    run_command,
+    write_atomically,
+    write_json,
+)
+from training.command import print_error
+from training.data import default_data_path
+from training.startup import FOLDER as PROJECT
+
+# Comparisons that keep and render their results themselves, in OUT/NAME/table.md.
+COMPARISONS = {
+    'imputation': ['-m', 'experiments.imputation', '--methods', 'vad'],
+    'likelihood': ['-m', 'experiments.likelihood', '--n-test', '100'],
+    'decoders': ['-m', 'experiments.sweep_decoders'],
+}
+QUICK = ['--epochs', 2, '--n-train', 200, '--n-test', 100]  # of each training
+QUICK_COMPARISONS = {
+    'imputation': ['--rates', 0.5, '--methods', 'mean', 'knn', '--n-test', 50],
+    'likelihood': ['--systems', 'ppca', '--n-test', 50],
+    'decoders': ['--decoders', 'conv4', '--epochs', 1, '--n-train', 200, '--n-test', 100],
+}
+PAGES = PROJECT / 'README.md', *sorted((PROJECT / 'docs').glob('*.md'))
+RECORDS = PROJECT / 'docs/tables'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Run what stands behind the tables of README and docs, and render the tables from it."""
+
+    tables: list[str] = flag(
+        (),
+        f'which; none: all of {", ".join((*TABLES, *COMPARISONS))}',
+        choices=[*TABLES, *COMPARISONS],
+        positional=True,
+        nargs='*',
+        metavar='TABLE',
+    )
+    data_path: str | None = data_path_flag('the environment variable DATA_PATH, or dataset')
+    course_path: str | None = flag(
+        None,
+        "folder of the course's CSV files, for the tables of 1,000 images (default: as --data-path)",
+        metavar='DIR',
+    )
+    photos: str | None = flag(
+        None, 'uint8 [N, 64, 64, 3], for the tables of photographs (default: Imagenette)', metavar='FILE.npy'
+    )
+    quick: bool = flag(False, 'one seed and few images: shows that everything runs, not how good it is')
+    write: bool = flag(False, 'write the figures to docs/tables, and the tables into README and docs')
+    out: Path = flag(Path('runs/reproduce'), 'folder of the runs', Path, metavar='DIR')
+
+
+def data_flags(options: Options, data: str) -> list:
+    """Where a table's images are."""
+    data_path = options.data_path or default_data_path()
+    if data == 'photos':
+        return ['--data-path', options.photos] if options.photos else ['--dataset', 'imagenette']
+    return ['--data-path', options.course_path or data_path if data == 'course' else data_path]
+
+
+def read_figures(path: Path) -> dict | list:
+    """What a JSON file of a run has. UserError: it cannot be read."""
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise UserError(f'expected JSON in {path}, got {error}; delete that run and start again') from None
+
+
+def run_row(row: Row, seed: int, flags: list, out: Path) -> dict:
+    """What the JSON files of a row's run say, by name without suffix; the run is made if it is not there.
+
+    UserError: a command failed.
+    """
+    (script, *own), *others = row.commands
+    name = '_'.join(word.strip('-').removesuffix('.py') for word in (script, *own, f'seed{seed}'))
+    folder = out / 'runs' / name
+    train_run(folder, script, *own, '--seed', seed, *flags)
+    for command in others:
+        done = folder / f'{command[1].split(".")[-1]}.json'  # experiments.classify writes classify.json
+        if not done.exists():
+            run_script(*(folder if word == FOLDER else word for word in command))
+    return {path.stem: read_figures(path) for path in folder.glob('*.json')}
+
+
+def run_table(name: str, table: Table, options: Options) -> dict:
+    """The record of a table: its figures, and what they were measured with."""
+    flags = data_flags(options, table.data) + (QUICK if options.quick else [])
+    rows = []
+    for row in table.rows:
+        by_seed = {}
+        for seed in (0,) if options.quick else table.seeds:
+            found = run_row(row, seed, flags, options.out)
+            by_seed[str(seed)] = figures_of(table, row, found)  # JSON's names are texts
+            print(f'{name}: {" ".join(row.commands[0])}, seed {seed}: {by_seed[str(seed)]}', flush=True)
+        rows.append(by_seed)
+    return {'date': str(datetime.date.today()), 'torch': torch.__version__, 'rows': rows}
+
+
+def put_into_pages(name: str, text: str):
+    """Replace the table below the line <!-- table: NAME --> of the pages that have one."""
+    for page in PAGES:
+        # The marker's line, and the lines below it that begin with |.
+        found = re.compile(f'(?<=<!-- table: {name} -->\n)(\\|.*\n)*')
+        before = page.read_text(encoding='utf-8')
+        after = found.sub(lambda _: text, before)
+        if after != before:
+            write_atomically(page, lambda path, after=after: path.write_text(after, encoding='utf-8'))
+
+
+def reproduce(name: str, options: Options):
+    """Run, print and write one table. UserError: it cannot be had."""
+    if name in COMPARISONS:
+        script = COMPARISONS[name] + (QUICK_COMPARISONS[name] if options.quick else [])
+        data = 'full' if name == 'decoders' else 'course'
+        run_script(*script, '--out', options.out / name, *data_flags(options, data))
+        print(f'{name}: {options.out / name / "table.md"}')
+        return
+    table, path = TABLES[name], options.out / f'{name}.json'
+    record = run_table(name, table, options)
+    text = render(table, record)
+    write_json(path, record)
+    write_atomically(path.with_suffix('.md'), lambda temporary: temporary.write_text(text, encoding='utf-8'))
+    print(f'\n{text}')
+    if options.write:
+        write_json(RECORDS / path.name, record)
+        put_into_pages(name, text)
+
+
+def main():
+    options, failed = parse_flags(Options), False
+    if options.quick and options.write:
+        raise UserError('expected --write without --quick, whose figures are worth nothing; leave one out')
+    out = options.out / 'quick' if options.quick else options.out
+    options = dataclasses.replace(options, out=out)
+    check_out(out, 'runs')
+    (out / 'runs').mkdir(parents=True, exist_ok=True)
+    with lock_folder(out):
+        for name in options.tables or (*TABLES, *COMPARISONS):
+            try:
+                reproduce(name, options)
+            except UserError as error:  # the others are made all the same
+                print_error(f'table {name}: {error}')
+                failed = True
+    if failed:
+        sys.exit(2)
+
+
+if __name__ == '__main__':
+    run_command(main)
