@@ -46,20 +46,24 @@ FOLDER = 'FOLDER'
 
 
 def look_up(found: dict, key: str) -> Any:
-    """found['a']['b'][0] for the key 'a.b.0'. KeyError: there is no such entry."""
+    """found['a']['b'][0] for the key 'a.b.0'."""
     for part in key.split('.'):
-        try:
-            found = found[int(part)] if isinstance(found, list) else found[part]
-        except (IndexError, TypeError):
-            raise KeyError(key) from None
+        found = found[int(part)] if isinstance(found, list) else found[part]
     return found
 
 
 def figures_of(table: Table, row: Row, found: dict) -> dict:
-    """The figures of a row by title of the column: found has the JSON files of the run by name."""
-    keys = {column.title: column.key.format(**row.fill) for column in table.columns if column.key}
-    keys = {title: key for title, key in keys.items() if title not in row.texts}
-    return {title: look_up(found, key) for title, key in keys.items()}
+    """The figures of a row by title of the column. found: the JSON files of the run by name. UserError: they
+    lack one."""
+    columns = [column for column in table.columns if column.key and column.title not in row.texts]
+    keys = {column.title: column.key.format(**row.fill) for column in columns}
+    try:
+        return {title: look_up(found, key) for title, key in keys.items()}
+    except (KeyError, IndexError, TypeError) as error:
+        raise UserError(
+            f'expected {", ".join(keys.values())} in the run of {" ".join(row.commands[0])}, got none for '
+            f'{error}; delete that run and start again'
+        ) from None
 
 
 def render(table: Table, record: dict) -> str:
