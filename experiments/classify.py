@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import ConfusionMatrixDisplay
 from sklearn.neighbors import KNeighborsClassifier
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from evaluation import NEIGHBOURS, print_table
 from training import (
@@ -36,6 +37,8 @@ from training import (
 # Of the deep head, AdamW's; the one that suits held-out training images is taken.
 WEIGHT_DECAYS = (0.01, 0.1, 0.3, 1.0)
 EPOCHS, BATCH, LR = 40, 50, 3e-3  # of the deep head
+SHOWN = 600_000  # codes that it sees at most: many need fewer epochs
+FOLDED = 5000  # codes, beyond which one fold is held out instead of each of five
 
 
 def fit_deep(codes: Tensor, labels: Tensor, classes: int, weight_decay: float, seed: int) -> nn.Module:
@@ -44,10 +47,12 @@ def fit_deep(codes: Tensor, labels: Tensor, classes: int, weight_decay: float, s
     head = nn.Sequential(
         nn.Linear(codes.shape[1], 64), nn.ReLU(), nn.Linear(64, 288), nn.ReLU(), nn.Linear(288, classes)
     )
-    adam = torch.optim.AdamW(head.parameters(), weight_decay=weight_decay)
-    steps = EPOCHS * -(-len(codes) // BATCH)
-    rows = (r for _ in range(EPOCHS) for r in torch.randperm(len(codes)).split(BATCH))
-    for step, r in enumerate(rows):
+    adam = torch.optim.AdamW(head.parameters(), weight_decay=weight_decay, fused=True)
+    epochs = max(1, min(EPOCHS, SHOWN // len(codes)))
+    steps = epochs * -(-len(codes) // BATCH)
+    rows = (r for _ in range(epochs) for r in torch.randperm(len(codes)).split(BATCH))
+    progress = tqdm(rows, desc='training a head', total=steps, disable=None, leave=False, delay=2)
+    for step, r in enumerate(progress):
         adam.param_groups[0]['lr'] = LR * one_cycle(step, steps, warm_up=0.1)
         adam.zero_grad()
         F.cross_entropy(head(codes[r]), labels[r]).backward()
@@ -75,11 +80,12 @@ def fit_linear(codes: Tensor, labels: Tensor, classes: int) -> nn.Module:
 
 
 def choose_weight_decay(codes: Tensor, labels: Tensor, classes: int, seed: int) -> float:
-    """The one of WEIGHT_DECAYS with the smallest mean loss over five folds of the training codes."""
-    losses = []
+    """The one of WEIGHT_DECAYS with the smallest mean loss over five folds of the training codes, or of many
+    over one of them."""
+    losses, folds = [], min(5, len(codes)) if len(codes) <= FOLDED else 1
     for weight_decay in WEIGHT_DECAYS:
         loss = 0.0
-        for fold in range(min(5, len(codes))):
+        for fold in range(folds):
             held_out = torch.arange(len(codes)) % 5 == fold
             head = fit_deep(codes[~held_out], labels[~held_out], classes, weight_decay, seed)
             with torch.no_grad():
