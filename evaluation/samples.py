@@ -21,7 +21,7 @@ from training import DENSITY, PRIOR, TrainedRun, noise_key
 
 COMPONENTS = 10, 20, 40, 80, 160  # that are tried
 SHRINKAGE = 25, 100, 400  # likewise, in images
-SMALLEST_CLUSTER = 10  # images for each component, on average
+SMALLEST_CLUSTER = 20  # images for each component, on average
 FITTED_IMAGES = 5000  # whose latents the mixture is fitted to, at most
 DRAWS = 5  # of each image's posterior
 HELD_OUT = 5  # every fifth image

@@ -120,6 +120,7 @@ NEGATIVE_ELBO = Column('negative ELBO', 'results.test_negative_elbo', 1)
 TERMS = Column('reconstruction', 'results.test_reconstruction', 1), Column('KL', 'results.test_kl', 1)
 SECONDS = Column('seconds of training', 'results.train_seconds', 0)
 FRECHET, CLASSES = Column('Fréchet', 'results.frechet', 1), Column('classes', 'results.classes', 0, min)
+GRADES = 'precision', 'recall', 'density', 'coverage', 'authenticity'
 PASSES = 0, 2, 4, 8, 16, 32  # of fitting an encoder's latents further
 
 
@@ -162,6 +163,22 @@ TABLES = {
             Column('of reconstructions', 'results.samples.reconstructions.authenticity', 2),
         ],
         systems(FAMILIES | ENCODERS),
+    ),
+    'controls': Table(
+        [
+            *(Column('images'), Column('Fréchet', 'results.samples.{set}.frechet', 1)),
+            *(Column(grade, f'results.samples.{{set}}.{grade}', 2, min) for grade in GRADES),
+        ],
+        [
+            row(['train_vad.py'], fill={'set': kind}, images=title)
+            for kind, title in {
+                'prior': 'samples from the prior',
+                'mixture': 'samples from the mixture',
+                'reconstructions': 'reconstructions of the test images',
+                'noisy copies': 'training images with noise (a standard deviation of 0.1)',
+                'test images': 'the test images, one half against the other',
+            }.items()
+        ],
     ),
     'gans': Table(
         [
