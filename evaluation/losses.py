@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from kernels.checks import describe
 from training import ImageDataset
@@ -109,6 +110,7 @@ def course_loss(model: nn.Module, dataset: ImageDataset, latents: Tensor) -> flo
     """reconstruction_loss of latents [N, K] as the course's evaluate_model returns it, in batches of 64."""
     model.calls = 0  # a variational model samples: the same samples at each grading
     loader = DataLoader(dataset, batch_size=BATCH_SIZE)
+    loader = tqdm(loader, desc='losses', disable=None, leave=False, delay=2)  # of many images
     return evaluate_model(model, loader, None, latents, epochs=0, device=latents.device)
 
 

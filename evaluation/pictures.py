@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from tqdm import tqdm
 
 from evaluation.fidelity import nearest
 from evaluation.samples import sample_mixture, sample_prior
@@ -273,7 +274,7 @@ def draw_pictures(
         save_rows([('zeros, ones', reconstruct(ends)), *rows], folder / 'magnitudes.png', SHOWN)
     if model.dist and model.latent_dim == 2:
         draw_code_plane(model, folder / 'grid.png')
-    for name, dataset, their_latents in groups:
+    for name, dataset, their_latents in tqdm(groups, desc='t-SNE', disable=None, leave=False):
         what = 'training' if name == 'train' else 'test'
         codes = model.code(model.mean(their_latents))
         plot_tsne(dataset, codes, folder / f'tsne_{name}.png', f't-SNE of the {what} latents')

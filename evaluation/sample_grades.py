@@ -3,6 +3,7 @@ reconstructions, and of copies."""
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from evaluation import frechet
 from evaluation.fidelity import SPREAD, authenticity, spread
@@ -61,7 +62,8 @@ def grade_sets(sets: dict[str, Tensor], train_set: ImageDataset, test_set: Image
     real, real_classes = frechet.extract(test_set.X.byte(), classifier, network)
     orders = random_orders(len(test_set))
     table = {}
-    for name, images in {**sets, 'test images': test_set.X[orders[0]]}.items():
+    sets = {**sets, 'test images': test_set.X[orders[0]]}
+    for name, images in tqdm(sets.items(), desc='grading samples', disable=None, leave=False, delay=2):
         images = images.clamp(0, 255).round().byte().to(device)  # as they would be in files
         if name == 'test images':
             features, predicted = real, None if real_classes is None else real_classes[orders[0]]
