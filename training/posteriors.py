@@ -158,9 +158,7 @@ def refine_posteriors(
     with tqdm(total=len(batches) * FULL_PASSES, desc='refining', disable=None, leave=False) as progress:
         for index in batches:
             x, observed = images[index]
-            if model.dist == 'gaussian-full':
-                params = latents[index]
-            else:
-                params = start_full(exact, config, mean[index], step[index], observed)
+            # Also where the latents have a full covariance: they were fitted one draw a step.
+            params = start_full(exact, config, mean[index], step[index], observed)
             fitted.append(fit_full(objective, params, x, observed, index, progress))
     return posteriors, torch.cat(fitted)
