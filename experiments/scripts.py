@@ -1,5 +1,6 @@
 """Running this project's scripts from a comparison, and reading what they left."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,18 @@ from training.startup import FOLDER
 
 
 def run_script(script: str, *arguments):
-    """One of this project's scripts, in a process of its own. UserError: it failed."""
-    command = [sys.executable, FOLDER / script, *arguments]
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    """One of this project's scripts, or with '-m' and a name one of its modules, in a process of its own.
+    UserError: it failed."""
+    command = [sys.executable, script if script == '-m' else FOLDER / script, *arguments]
+    # Modules are found from any folder.
+    paths = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get('PYTHONPATH'))))
+    environment = {**os.environ, 'PYTHONPATH': paths}
+    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f'exit status {result.returncode}'])[-1]
+        name = arguments[0] if script == '-m' else script
         raise UserError(
-            f'expected {script} to end without an error, got: {reason.removeprefix("error: ")}; mend that '
+            f'expected {name} to end without an error, got: {reason.removeprefix("error: ")}; mend that '
             f'and start the same command again, which goes on'
         )
 

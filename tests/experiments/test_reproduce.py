@@ -148,6 +148,13 @@ def test_a_figure_that_a_run_does_not_have(run, tmp_path, one_line):
     assert status == 2 and one_line(err) and 'results.loss' in err and 'delete that run' in err
 
 
+def test_modules_run_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    scripts.run_script('-m', 'experiments.classify', '--help')
+    with pytest.raises(tables.UserError, match='expected experiments.classify to end without an error, got'):
+        scripts.run_script('-m', 'experiments.classify', 'no-run')
+
+
 def test_figures_of_another_version_of_a_table():
     with pytest.raises(tables.UserError, match='figures of 2 rows, got 1; run the table again'):
         render(TABLE, {'rows': [{'0': {'loss': 1.0}}]})
