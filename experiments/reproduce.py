@@ -149,6 +149,7 @@ def reproduce(name: str, options: Options):
     write_atomically(path.with_suffix('.md'), lambda temporary: temporary.write_text(text, encoding='utf-8'))
     print(f'\n{text}')
     if options.write:
+        RECORDS.mkdir(exist_ok=True)
         write_json(RECORDS / path.name, record)
         put_into_pages(name, text)
 

@@ -214,7 +214,11 @@ TABLES = {
         (0,),
     ),
     'full': Table(
-        [COMMAND, TEST_LOSS, PCA, NEGATIVE_ELBO, NEIGHBOURS, FRECHET, SECONDS],
+        [
+            *(COMMAND, TEST_LOSS, PCA, NEGATIVE_ELBO, NEIGHBOURS, SECONDS, FRECHET),
+            Column('of the mixture', 'results.samples.mixture.frechet', 1),
+            Column('floor', 'results.frechet_floor', 1),
+        ],
         [row(['train_vad.py', *FULL])],
         (0,),
         'full',

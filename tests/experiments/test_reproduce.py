@@ -61,7 +61,6 @@ def page(tmp_path, monkeypatch):
     page.write_text('Before.\n\n<!-- table: systems -->\n| old |\n| --- |\n\nAfter.\n')
     monkeypatch.setattr(reproduce, 'PAGES', (page,))
     monkeypatch.setattr(reproduce, 'RECORDS', tmp_path / 'tables')
-    (tmp_path / 'tables').mkdir()
     return page
 
 
