@@ -93,7 +93,7 @@ def read_figures(path: Path) -> dict | list:
         raise UserError(f'expected JSON in {path}, got {error}; delete that run and start again') from None
 
 
-def run_row(row: Row, seed: int, flags: list, out: Path) -> dict:
+def run_row(row: Row, seed: int, data: str, flags: list, out: Path) -> dict:
     """What the JSON files of a row's run say, by name without suffix; the run is made if it is not there.
 
     UserError: a command failed.
@@ -101,7 +101,11 @@ def run_row(row: Row, seed: int, flags: list, out: Path) -> dict:
     (script, *own), *others = row.commands
     name = '_'.join(word.strip('-').removesuffix('.py') for word in (script, *own, f'seed{seed}'))
     folder = out / 'runs' / name
-    train_run(folder, script, *own, '--seed', seed, *flags)
+    # A data set that is named is never replaced by another. (Photographs are a file, or named in flags.)
+    named = data != 'photos' and '--dataset' not in own
+    train_run(
+        folder, script, *own, '--seed', seed, *flags, *(['--dataset', 'fashion-mnist'] if named else [])
+    )
     for command in others:
         done = folder / f'{command[1].split(".")[-1]}.json'  # experiments.classify writes classify.json
         if not done.exists():
@@ -116,7 +120,7 @@ def run_table(name: str, table: Table, options: Options) -> dict:
     for row in table.rows:
         by_seed = {}
         for seed in (0,) if options.quick else table.seeds:
-            found = run_row(row, seed, flags, options.out)
+            found = run_row(row, seed, table.data, flags, options.out)
             by_seed[str(seed)] = figures_of(table, row, found)  # JSON's names are texts
             print(f'{name}: {" ".join(row.commands[0])}, seed {seed}: {by_seed[str(seed)]}', flush=True)
         rows.append(by_seed)

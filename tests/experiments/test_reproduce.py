@@ -78,6 +78,17 @@ def test_a_table_has_the_worst_of_its_seeds(run, scripts_run, tmp_path):
     ]
 
 
+def test_a_data_set_is_named_so_that_it_is_not_replaced(run, scripts_run, monkeypatch):
+    rows = [
+        Row({'command': 'a'}, [['train_ad.py']]),
+        Row({'command': 'b'}, [['train_ae.py', '--dataset', 'mnist']]),
+    ]
+    monkeypatch.setitem(tables.TABLES, 'systems', Table(TABLE.columns[:2], rows, (0,)))
+    run('systems')
+    named = [command[command.index('--dataset') + 1] for command in scripts_run]
+    assert named == ['fashion-mnist', 'mnist'] and all(c.count('--dataset') == 1 for c in scripts_run)
+
+
 def test_what_is_there_is_not_run_again(run, scripts_run):
     run('systems')
     once = list(scripts_run)
