@@ -81,7 +81,7 @@ def inception_weights() -> Path | None:
 known = {}  # classifiers by the checksum of their images: one serves all runs that are graded
 
 
-def networks(
+def feature_networks(
     train_set: ImageDataset, device: torch.device | str
 ) -> tuple[Classifier | None, nn.Module | None]:
     """The classifier of the training images, None if they have no labels; and torchmetrics' Inception network

@@ -58,7 +58,7 @@ def grade_sets(sets: dict[str, Tensor], train_set: ImageDataset, test_set: Image
     classifier: a generator that makes few things is found out.
     """
     device = sets['prior'].device
-    classifier, network = frechet.networks(train_set, device)
+    classifier, network = frechet.feature_networks(train_set, device)
     real, real_classes = frechet.extract(test_set.X.byte(), classifier, network)
     orders = random_orders(len(test_set))
     table = {}

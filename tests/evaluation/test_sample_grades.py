@@ -119,7 +119,7 @@ class FakeInception(torch.nn.Linear):
 def test_features_of_inception_are_compared_where_there_is_one(monkeypatch, digits):
     train_set, test_set = digits
     networks = None, FakeInception(28, 8).requires_grad_(False)
-    monkeypatch.setattr(frechet, 'networks', lambda *_: networks)
+    monkeypatch.setattr(frechet, 'feature_networks', lambda *_: networks)
     table, kind = grade_sets({'prior': test_set.X}, train_set, test_set)
     assert kind == 'inception' and table['prior']['frechet'] >= 0 and table['prior']['classes'] is None
 
