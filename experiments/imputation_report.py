@@ -149,12 +149,14 @@ def table(rows: list[dict], measure: str) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def tables(rows: list[dict]) -> str:
-    text = 'The worst of the seeds, in brackets their number where it is less than three. Bold: the best.\n'
-    for rows_of_data in by_data(rows).values():
-        parts = [table(rows_of_data, measure) for measure in MEASURES]
-        text += f'\n## {title(rows_of_data)}\n\n' + '\n'.join(filter(None, parts))
-    return text
+def render_tables(rows: list[dict]) -> dict[str, str]:
+    """A Markdown table for each data set and measure that there are results of."""
+    tables = {
+        f'imputation-{data}-{measure}': table(rows_of_data, measure)
+        for data, rows_of_data in by_data(rows_to_show(rows)).items()
+        for measure in MEASURES
+    }
+    return {name: text for name, text in tables.items() if text}
 
 
 # ---------------------------------------------------------------------------------------------- plots
@@ -244,7 +246,10 @@ def write_report(out: Path):
         )
     write_json(out / 'results.json', rows)
     shown = rows_to_show(rows)
-    text = tables(shown)
+    text = 'The worst of the seeds, in brackets their number where it is less than three. Bold: the best.\n'
+    for rows_of_data in by_data(shown).values():
+        parts = filter(None, (table(rows_of_data, measure) for measure in MEASURES))
+        text += f'\n## {title(rows_of_data)}\n\n' + '\n'.join(parts)
     write_atomically(out / 'tables.md', lambda path: path.write_text(text))
     if any(row['kind'] == 'pixels' and row.get('rmse_missing') for row in shown):
         draw_rmse(shown, out / 'rmse.png')

@@ -188,27 +188,36 @@ def compare(options: Options):
                 print(f'{path.stem}: log p {results["log_likelihood"]:.2f}', flush=True)
 
 
-def table(out: Path) -> str:
-    """The results in the folder, a Markdown table for each data set; of several seeds the worst log p."""
+COLUMNS = ['system', 'posterior', 'images', 'seeds', 'negative ELBO', '-log p', 'standard error', 'gap']
+COLUMNS += ['effective sample size', '-log p by half of the samples', 'obs_std']
+COLUMNS += ['-log p of the first images: importance sampling / annealed']
+
+
+def read_rows(out: Path) -> list[dict]:
+    """The results in the folder. UserError: there are none, or one cannot be read."""
     names = 'data', 'system', 'posterior', 'seed', 'log_likelihood', 'n_test'
-    rows = [read_entries(path, names) for path in (out / 'cells').glob('*.json')]
+    rows = [read_entries(path, names) for path in sorted((out / 'cells').glob('*.json'))]
     if not rows:
         raise UserError(f'expected results in {out}, got none; leave --report out to compute them')
-    columns = ['system', 'posterior', 'images', 'seeds', 'negative ELBO', '-log p', 'standard error', 'gap']
-    columns += ['effective sample size', '-log p by half of the samples', 'obs_std']
-    columns += ['-log p of the first images: importance sampling / annealed']
-    tables = []
-    for data in dict.fromkeys(row['data'] for row in sorted(rows, key=lambda row: row['data'])):
-        of_data = [row for row in rows if row['data'] == data]
+    return rows
+
+
+def render_tables(rows: list[dict]) -> dict[str, str]:
+    """A Markdown table for each data set, without empty columns; of several seeds the worst log p."""
+    tables = {}
+    for data in sorted({row['data'] for row in rows}):
         table_rows = []
         for system, (title, _, kinds) in SYSTEMS.items():
             for kind in kinds:
-                found = [row for row in of_data if (row['system'], row['posterior']) == (system, kind)]
+                wanted = data, system, kind
+                found = [row for row in rows if (row['data'], row['system'], row['posterior']) == wanted]
                 if found:
                     worst = min(found, key=lambda row: row['log_likelihood'])
                     table_rows.append(cells(title, kind, worst, len(found)))
-        tables.append(f'**{data}**\n\n{markdown_table(columns, table_rows)}\n')
-    return '\n'.join(tables)
+        used = [i for i in range(len(COLUMNS)) if any(cell[i] for cell in table_rows)]
+        table_rows = [[cell[i] for i in used] for cell in table_rows]
+        tables[f'likelihood-{data}'] = markdown_table([COLUMNS[i] for i in used], table_rows) + '\n'
+    return tables
 
 
 def cells(title: str, kind: str, row: dict, seeds: int) -> list[str]:
@@ -245,7 +254,8 @@ def main():
         (options.out / 'cells').mkdir(parents=True, exist_ok=True)
         with lock_folder(options.out):
             compare(options)
-    text = table(options.out)
+    tables = render_tables(read_rows(options.out))
+    text = '\n'.join(f'**{name}**\n\n{table}' for name, table in tables.items())
     write_atomically(options.out / 'table.md', lambda path: path.write_text(text))
     print(text)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import torch
 
+from experiments import imputation_report, likelihood, sweep_decoders
 from experiments.scripts import check_out, run_script, train_run
 from experiments.tables import FOLDER, TABLES, Row, Table, figures_of, render
 from training import (
@@ -35,16 +36,23 @@ from training.command import print_error
 from training.data import default_data_path
 from training.startup import FOLDER as PROJECT
 
-# Comparisons that keep and render their results themselves, in OUT/NAME/table.md.
+# Comparisons, which keep their results themselves, in OUT/NAME: the command, and the module that reads and
+# renders them, with read_rows(out) and render_tables(rows).
 COMPARISONS = {
-    'imputation': ['-m', 'experiments.imputation', '--methods', 'vad'],
-    'likelihood': ['-m', 'experiments.likelihood', '--n-test', '100'],
-    'decoders': ['-m', 'experiments.sweep_decoders'],
+    'imputation': (['-m', 'experiments.imputation', '--methods', 'vad'], imputation_report),
+    'likelihood': (['-m', 'experiments.likelihood', '--n-test', '100'], likelihood),
+    'likelihood-mnist': (
+        ['-m', 'experiments.likelihood', '--data', 'mnist-dynamic', '--n-test', '400'],
+        likelihood,
+    ),
+    'decoders': (['-m', 'experiments.sweep_decoders'], sweep_decoders),
 }
+ON_COURSE_DATA = 'imputation', 'likelihood'  # the others are on the whole data sets
 QUICK = ['--epochs', 2, '--n-train', 200, '--n-test', 100]  # of each training
 QUICK_COMPARISONS = {
     'imputation': ['--rates', 0.5, '--methods', 'mean', 'knn', '--n-test', 50],
     'likelihood': ['--systems', 'ppca', '--n-test', 50],
+    'likelihood-mnist': ['--systems', 'ppca', '--n-test', 50],
     'decoders': ['--decoders', 'conv4', '--epochs', 1, '--n-train', 200, '--n-test', 100],
 }
 PAGES = PROJECT / 'README.md', *sorted((PROJECT / 'docs').glob('*.md'))
@@ -113,8 +121,8 @@ def run_row(row: Row, seed: int, data: str, flags: list, out: Path) -> dict:
     return {path.stem: read_figures(path) for path in folder.glob('*.json')}
 
 
-def run_table(name: str, table: Table, options: Options) -> dict:
-    """The record of a table: its figures, and what they were measured with."""
+def run_table(name: str, table: Table, options: Options) -> list[dict]:
+    """The figures of a table's rows by seed."""
     flags = data_flags(options, table.data) + (QUICK if options.quick else [])
     rows = []
     for row in table.rows:
@@ -124,7 +132,7 @@ def run_table(name: str, table: Table, options: Options) -> dict:
             by_seed[str(seed)] = figures_of(table, row, found)  # JSON's names are texts
             print(f'{name}: {" ".join(row.commands[0])}, seed {seed}: {by_seed[str(seed)]}', flush=True)
         rows.append(by_seed)
-    return {'date': str(datetime.date.today()), 'torch': torch.__version__, 'rows': rows}
+    return rows
 
 
 def put_into_pages(name: str, text: str):
@@ -138,24 +146,38 @@ def put_into_pages(name: str, text: str):
             write_atomically(page, lambda path, after=after: path.write_text(after, encoding='utf-8'))
 
 
-def reproduce(name: str, options: Options):
-    """Run, print and write one table. UserError: it cannot be had."""
+def run_comparison(name: str, options: Options) -> list[dict]:
+    """The results of a comparison."""
+    script, module = COMPARISONS[name]
+    quick = QUICK_COMPARISONS[name] if options.quick else []
+    data = 'course' if name in ON_COURSE_DATA else 'full'
+    run_script(*script, *quick, '--out', options.out / name, *data_flags(options, data))
+    return module.read_rows(options.out / name)
+
+
+def render_record(name: str, record: dict) -> dict[str, str]:
+    """The tables of a record, Markdown by the names that the pages give them."""
     if name in COMPARISONS:
-        script = COMPARISONS[name] + (QUICK_COMPARISONS[name] if options.quick else [])
-        data = 'full' if name == 'decoders' else 'course'
-        run_script(*script, '--out', options.out / name, *data_flags(options, data))
-        print(f'{name}: {options.out / name / "table.md"}')
-        return
-    table, path = TABLES[name], options.out / f'{name}.json'
-    record = run_table(name, table, options)
-    text = render(table, record)
-    write_json(path, record)
-    write_atomically(path.with_suffix('.md'), lambda temporary: temporary.write_text(text, encoding='utf-8'))
-    print(f'\n{text}')
+        _, module = COMPARISONS[name]
+        return module.render_tables(record['rows'])
+    return {name: render(TABLES[name], record)}
+
+
+def reproduce(name: str, options: Options):
+    """Run, print and write one table, or those of a comparison. UserError: it cannot be had."""
+    if name in COMPARISONS:
+        rows = run_comparison(name, options)
+    else:
+        rows = run_table(name, TABLES[name], options)
+    record = {'date': str(datetime.date.today()), 'torch': torch.__version__, 'rows': rows}
+    write_json(options.out / f'{name}.json', record)
+    for table, text in render_record(name, record).items():
+        print(f'\n{table}\n\n{text}')
+        if options.write:
+            put_into_pages(table, text)
     if options.write:
         RECORDS.mkdir(exist_ok=True)
-        write_json(RECORDS / path.name, record)
-        put_into_pages(name, text)
+        write_json(RECORDS / f'{name}.json', record)
 
 
 def main():

@@ -90,7 +90,7 @@ def compare(options: Options):
 
 
 def read_run(run_dir: Path) -> dict:
-    """The results of a finished run, and 'loss', its last epoch's training loss. UserError: some lack."""
+    """Results of a finished run, and 'loss', its last epoch's training loss. UserError: some lack."""
     names = 'test_negative_elbo', 'test_reconstruction', 'test_kl', 'train_seconds'
     names += 'n_train', 'n_test', 'epochs'
     results, metrics = read_entries(run_dir / 'results.json', names), read_metrics(run_dir)
@@ -99,15 +99,27 @@ def read_run(run_dir: Path) -> dict:
             f'expected a line for each epoch in {run_dir / "metrics.jsonl"}, got none; delete that run and '
             f'start again'
         )
-    return {**results, 'loss': metrics[-1]['loss']}
+    return {**{name: results[name] for name in names}, 'loss': metrics[-1]['loss']}
 
 
-def table(out: Path) -> str:
-    """The finished runs in the folder as a Markdown table; of several seeds the worst negative ELBO."""
+def read_rows(out: Path) -> list[dict]:
+    """The results of the finished runs in the folder, with 'name' and 'seed'. UserError: there are none."""
+    rows = [
+        {'name': name, 'seed': int(folder.name.removeprefix(f'{name}-seed')), **read_run(folder)}
+        for name in CONFIGURATIONS
+        for folder in sorted((out / 'runs').glob(f'{name}-seed*'))
+        if is_finished(folder)
+    ]
+    if not rows:
+        raise UserError(f'expected finished runs in {out}, got none; leave --report out to train them')
+    return rows
+
+
+def render_tables(rows: list[dict]) -> dict[str, str]:
+    """The Markdown table; of several seeds the worst negative ELBO."""
     lines = []
     for name, (decoder, encoder, *theirs) in CONFIGURATIONS.items():
-        folders = (out / 'runs').glob(f'{name}-seed*')
-        found = [read_run(folder) for folder in folders if is_finished(folder)]
+        found = [row for row in rows if row['name'] == name]
         if found:
             worst = max(found, key=lambda row: row['test_negative_elbo'])
             reconstruction, kl = theirs
@@ -122,11 +134,7 @@ def table(out: Path) -> str:
                     str(len(found)),
                 ]
             )
-    if not lines:
-        raise UserError(f'expected finished runs in {out}, got none; leave --report out to train them')
-    digits = f'{worst["n_train"]:,} + {worst["n_test"]:,} digits'
-    title = f'MNIST, {digits}, epochs: {worst["epochs"]}; losses in nats a digit'
-    return f'{title}\n\n{markdown_table(COLUMNS, lines)}\n'
+    return {'decoders': markdown_table(COLUMNS, lines) + '\n'}
 
 
 def main():
@@ -136,7 +144,10 @@ def main():
         (options.out / 'runs').mkdir(parents=True, exist_ok=True)
         with lock_folder(options.out):
             compare(options)
-    text = table(options.out)
+    rows = read_rows(options.out)
+    digits, epochs = f'{rows[0]["n_train"]:,} + {rows[0]["n_test"]:,} digits', rows[0]['epochs']
+    title = f'MNIST, {digits}, epochs: {epochs}; losses in nats a digit'
+    text = f'{title}\n\n{render_tables(rows)["decoders"]}'
     write_atomically(options.out / 'table.md', lambda path: path.write_text(text))
     print(text)
 
