@@ -13,6 +13,7 @@ from pathlib import Path
 
 from evaluation import (
     FURTHER,
+    Sampler,
     describe_run,
     evaluate_model,
     grade_further,
@@ -23,8 +24,6 @@ from evaluation import (
     print_results,
     read_results,
     reconstruction_loss,
-    sample_mixture,
-    sample_prior,
 )
 from training import (
     DATASETS,
@@ -72,8 +71,9 @@ class Options:
     json: Path | None = flag(None, 'also write the results as a JSON list', Path, metavar='FILE')
     samples: int = flag(
         0,
-        'also write N samples each from the prior and (not of a GAN) from a Gaussian mixture fitted to the '
-        'training latents, samples_prior.npy and samples_mixture.npy in the run folder: uint8 [N, 28, 28]',
+        'also write N samples from the prior to samples_prior.npy in the run folder, uint8 [N, 28, 28], and '
+        '(not of a GAN) from a second VAE and a Gaussian mixture, fitted to the training latents, to '
+        'samples_two-stage.npy and samples_mixture.npy',
         whole_number,
         metavar='N',
     )
@@ -146,8 +146,9 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
             f'cannot grade {folder}: expected a run with posteriors for --refine and --likelihood, got a '
             'GAN, which has no density'
         )
+    sampler = Sampler(trained) if own or options.samples else None
     if own:
-        results |= grade_samples(trained, train_set, test_set, test_latents)
+        results |= grade_samples(sampler, train_set, test_set, test_latents)
     else:
         results |= dict.fromkeys(('frechet', 'frechet_floor', 'classes', 'smallest_class', 'samples'))
     if own_test:
@@ -158,10 +159,7 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
     else:
         results['data'] = test_set.source
     if options.samples:
-        samples = {'prior': sample_prior(trained, options.samples)}
-        if config.system != 'gan':
-            samples['mixture'] = sample_mixture(trained, options.samples)
-        for kind, images in samples.items():
+        for kind, images in sampler.sample(options.samples).items():
             array = images.clamp(0, 255).round().byte().cpu().numpy()  # [N, 28, 28]
             write_array(folder / f'samples_{kind}.npy', array)
     return results

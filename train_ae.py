@@ -7,7 +7,7 @@ Usage:
     python train_ae.py --tune 10                                   # search the architecture
 """
 
-from evaluation import draw_losses, draw_pictures, evaluate, finish_run
+from evaluation import Sampler, draw_losses, draw_pictures, evaluate, finish_run
 from experiments.sweep import sweep
 from training import (
     AEConfig,
@@ -61,9 +61,10 @@ def train(config: AEConfig):
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, D], by the encoder
-        results = evaluate(trained, train_set, test_set, test_latents)  # losses, KL, neighbours, samples
+        sampler = Sampler(trained)  # of the prior, and of densities that are fitted to the latents
+        results = evaluate(trained, train_set, test_set, test_latents, sampler)  # losses, neighbours, samples
         results['test_seconds'] = round(seconds, 1)
-        draw_pictures(run.folder, trained, fit_set, test_set, test_latents, config.interpolate)
+        draw_pictures(run.folder, trained, fit_set, test_set, test_latents, sampler, config.interpolate)
         draw_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 

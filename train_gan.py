@@ -5,7 +5,7 @@ Usage:
     python train_gan.py --model linear --dataset mnist --n-train all
 """
 
-from evaluation import draw_gan_losses, draw_gan_pictures, finish_run, grade_samples
+from evaluation import Sampler, draw_gan_losses, draw_gan_pictures, finish_run, grade_samples
 from training import (
     GANConfig,
     GANTrainer,
@@ -37,8 +37,9 @@ def main():
             del trainer  # frees the states of its optimisers
 
         trained = run.load_trained()
-        results = grade_samples(trained, train_set, test_set)  # Fréchet distance, number of classes
-        draw_gan_pictures(run.folder, trained, train_set)
+        sampler = Sampler(trained)
+        results = grade_samples(sampler, train_set, test_set)  # Fréchet distance, number of classes
+        draw_gan_pictures(run.folder, sampler, train_set)
         draw_gan_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 

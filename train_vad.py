@@ -4,7 +4,7 @@ Usage:
     python train_vad.py --dist laplace
 """
 
-from evaluation import draw_losses, draw_pictures, evaluate, finish_run
+from evaluation import Sampler, draw_losses, draw_pictures, evaluate, finish_run
 from training import (
     Images,
     Trainer,
@@ -51,9 +51,10 @@ def main():
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, K], the decoder frozen
-        results = evaluate(trained, train_set, test_set, test_latents)  # losses, KL, neighbours, samples
+        sampler = Sampler(trained)  # of the prior, and of densities that are fitted to the latents
+        results = evaluate(trained, train_set, test_set, test_latents, sampler)  # losses, neighbours, samples
         results['test_seconds'] = round(seconds, 1)
-        draw_pictures(run.folder, trained, train_set, test_set, test_latents, config.interpolate)
+        draw_pictures(run.folder, trained, train_set, test_set, test_latents, sampler, config.interpolate)
         draw_losses(run.folder)
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal
 

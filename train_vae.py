@@ -4,7 +4,15 @@ Usage:
     python train_vae.py --encoder lstm --likelihood bernoulli --dataset mnist --n-train all --n-test all
 """
 
-from evaluation import amortisation, draw_losses, draw_pictures, evaluate, finish_run, report_amortisation
+from evaluation import (
+    Sampler,
+    amortisation,
+    draw_losses,
+    draw_pictures,
+    evaluate,
+    finish_run,
+    report_amortisation,
+)
 from training import (
     Images,
     Trainer,
@@ -42,9 +50,10 @@ def main():
 
         trained = run.load_trained()
         test_latents, seconds = infer_latents(trained, test_set)  # [N, K], by the encoder
-        results = evaluate(trained, train_set, test_set, test_latents)  # losses, KL, neighbours, samples
+        sampler = Sampler(trained)  # of the prior, and of densities that are fitted to the latents
+        results = evaluate(trained, train_set, test_set, test_latents, sampler)  # losses, neighbours, samples
         results['test_seconds'] = round(seconds, 1)
-        draw_pictures(run.folder, trained, train_set, test_set, test_latents, config.interpolate)
+        draw_pictures(run.folder, trained, train_set, test_set, test_latents, sampler, config.interpolate)
         draw_losses(run.folder)
         report_amortisation(run.folder, amortisation(trained, test_set))  # what fitting latents further gains
         finish_run(run, trained, results)  # results.json, report.html, the table on the terminal

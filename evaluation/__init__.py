@@ -1,13 +1,13 @@
 """Evaluation: grades, samples and pictures of a trained run.
 
-losses.py has the course's loss, grades.py what results.json says, samples.py the two ways to sample,
-sample_grades.py the table of samples, made of the measures in frechet.py and fidelity.py, and pictures.py,
-curves.py and report.py what one looks at.
+losses.py has the course's loss, grades.py what results.json says, samples.py and second_stage.py the ways to
+sample, sample_grades.py the table of samples, made of the measures in frechet.py and fidelity.py, and
+pictures.py, curves.py and report.py what one looks at.
 """
 
 import training  # before PyTorch, see training/startup.py
 from evaluation.losses import BATCH_SIZE, course_loss, evaluate_model, pca_loss, reconstruction_loss
-from evaluation.samples import sample_mixture, sample_prior
+from evaluation.samples import Sampler
 from evaluation.grades import NEIGHBOURS, evaluate
 from evaluation.grades import grade_test, grade_training
 from evaluation.sample_grades import grade_samples

@@ -7,6 +7,7 @@ from tqdm import tqdm
 
 from evaluation.losses import course_loss, mean_loss, pca_loss
 from evaluation.sample_grades import grade_samples
+from evaluation.samples import Sampler
 from imputation import grade_imputation
 from training import (
     DATASETS,
@@ -101,9 +102,13 @@ def grade_training(trained: TrainedRun, train_set: ImageDataset) -> dict[str, fl
 
 
 def evaluate(
-    trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset, test_latents: Tensor
+    trained: TrainedRun,
+    train_set: ImageDataset,
+    test_set: ImageDataset,
+    test_latents: Tensor,
+    sampler: Sampler,
 ) -> dict:
     """All grades of a run whose images have latents: of test images, training images and samples."""
     grades = grade_test(trained, test_set, test_latents) | grade_training(trained, train_set)
     grades['pca_loss'] = pca_loss(train_set, test_set, trained.config.latent_dim)
-    return grades | grade_samples(trained, train_set, test_set, test_latents)
+    return grades | grade_samples(sampler, train_set, test_set, test_latents)

@@ -12,12 +12,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evaluation.fidelity import nearest
-from evaluation.samples import sample_mixture, sample_prior
+from evaluation.samples import Sampler
 from imputation import Imputation, impute
 from training import PRIOR, ImageDataset, TrainedRun, noise_key, write_atomically
 
 TSNE_POINTS = 2000  # in a map, at most: more hide each other, and take minutes
 SHOWN = 16  # images in a row of reconstructions
+SAMPLES_SHOWN, SAMPLES_PER_ROW = 60, 20  # of each way to sample
 INTERPOLATED = 10  # images along an interpolation, ends included
 MISSING_COLOUR = (120.0, 160.0, 230.0)  # red, green, blue of a missing pixel
 GRID = 20  # codes along each side of the grid
@@ -127,14 +128,16 @@ def masked(dataset: ImageDataset, n: int) -> Tensor:
     return torch.where(observed, x, torch.tensor(MISSING_COLOUR).view(3, 1, 1))
 
 
-def with_nearest(label: str, samples: Tensor, train_set: ImageDataset, per_row: int) -> list:
-    """Labelled rows: samples, and below their last row the training image that is nearest to each in it, in
-    pixels; without these where they are not known in full."""
-    rows = [(label, samples)]
-    if train_set.known:
-        index, _ = nearest(samples[-per_row:], train_set.X)
-        rows += [('training images\nnearest to the\nrow above', train_set.X[index])]
-    return rows
+def draw_samples(sampler: Sampler, train_set: ImageDataset, file_name: Path):
+    """Write rows of SAMPLES_SHOWN images sampled in each way, and below the last one of each the training
+    images that are nearest to it in pixels; without these where they are not known in full."""
+    rows = []
+    for name, images in sampler.sample(SAMPLES_SHOWN).items():
+        rows.append((name, images))
+        if train_set.known:
+            index, _ = nearest(images[-SAMPLES_PER_ROW:], train_set.X)
+            rows.append(('training images\nnearest to the\nrow above', train_set.X[index]))
+    save_rows(rows, file_name, SAMPLES_PER_ROW)
 
 
 def draw_imputed(file_name: Path, dataset: ImageDataset, completed: Imputation):
@@ -235,11 +238,13 @@ def draw_pictures(
     train_set: ImageDataset,
     test_set: ImageDataset,
     test_latents: Tensor,
+    sampler: Sampler,
     classes: tuple[int, int],
 ):
     """Write the pictures of a run whose images have latents.
 
-    test_latents: [n, K], fitted to test_set. classes: numbers of the two whose images an interpolation joins.
+    test_latents: [n, K], fitted to test_set. sampler: of the run. classes: numbers of the two whose images an
+    interpolation joins.
     """
     model, latents = trained.model, trained.latents
 
@@ -254,10 +259,7 @@ def draw_pictures(
         some = test_set.part(slice(SHOWN))
         draw_imputed(folder / 'imputed.png', some, impute(trained, some, m=2))
 
-    prior = 'the prior' if model.dist else 'N(0, 1)'
-    rows = with_nearest(prior, sample_prior(trained, 100), train_set, 20)
-    rows += with_nearest('mixture', sample_mixture(trained, 100), train_set, 20)
-    save_rows(rows, folder / 'samples.png', 20)
+    draw_samples(sampler, train_set, folder / 'samples.png')
 
     # Between posteriors, that is between rows of latents: log-scales are interpolated as well as locations.
     a, b = pick_pair(test_set, classes)
@@ -283,11 +285,10 @@ def draw_pictures(
 
 
 @torch.no_grad()
-def draw_gan_pictures(folder: Path, trained: TrainedRun, train_set: ImageDataset):
+def draw_gan_pictures(folder: Path, sampler: Sampler, train_set: ImageDataset):
     """Write a GAN's samples and interpolations."""
-    model = trained.model
-    rows = with_nearest('N(0, 1)', sample_prior(trained, 80), train_set, 16)
-    save_rows(rows, folder / 'samples.png', 16)
+    trained, model = sampler.trained, sampler.trained.model
+    draw_samples(sampler, train_set, folder / 'samples.png')
     grids = torch.stack([255 * image_grid(frame) for frame in trained.frames])  # [E, 3, height, width]
     save_gif(grids if len(model.shape) == 3 else grids[:, 0], folder / 'samples.gif')
     # Every point along the arc is a draw from N(0, 1). On the straight line the middle would be too short for

@@ -17,8 +17,9 @@ CAPTIONS = {
         'the standard deviation, and the truth if it is known.'
     ),
     'samples.png': (
-        'Random samples: decoded draws from the prior, and from a Gaussian mixture fitted to the training '
-        'latents, to 5,000 at most. Below the last row of each, the nearest training images in pixels.'
+        'Random samples: decoded draws from the prior, from the prior of a second VAE, of the codes of the '
+        'training images, and from a Gaussian mixture fitted to these. Below the last row of each, the '
+        'nearest training images in pixels.'
     ),
     'interpolation.png': 'From one test image to another, along a straight line between their posteriors.',
     'magnitudes.png': (

@@ -7,8 +7,8 @@ from tqdm import tqdm
 
 from evaluation import frechet
 from evaluation.fidelity import SPREAD, authenticity, spread
-from evaluation.samples import CHUNK, decode_draws, draw_codes, fit_mixture, sample_prior
-from training import ImageDataset, TrainedRun
+from evaluation.samples import CHUNK, Sampler
+from training import ImageDataset
 
 GRADES = 'frechet', 'frechet_floor', 'frechet_features', 'classes', 'smallest_class', 'samples'
 SPLITS = 4
@@ -98,29 +98,28 @@ def noisy_copies(X: Tensor, n: int) -> Tensor:
 
 @torch.no_grad()
 def grade_samples(
-    trained: TrainedRun, train_set: ImageDataset, test_set: ImageDataset, test_latents: Tensor | None = None
+    sampler: Sampler, train_set: ImageDataset, test_set: ImageDataset, test_latents: Tensor | None = None
 ) -> dict:
     """Grades of samples of any system. 'samples' is the table, see grade_sets; those with 'mixture' say how
     the mixture was chosen, see fit_mixture; the others are of draws from the prior.
 
-    train_set, test_set: those of the run, or test images alike; with others the samples have nothing in
-    common. test_latents: [n, K], fitted to test_set; a GAN has none. The grades are None where the truth
-    under missing pixels is not known. Images without labels have no classifier: what needs one is None.
+    sampler: of a trained run. train_set, test_set: those of the run, or test images alike; with others the
+    samples have nothing in common. test_latents: [n, K], fitted to test_set; a GAN has none. The grades are
+    None where the truth under missing pixels is not known. Images without labels have no classifier: what
+    needs one is None.
     """
     if not (train_set.known and test_set.known):
         return dict.fromkeys(GRADES)
     train_set, test_set = train_set.complete(), test_set.complete()
-    model, n = trained.model, frechet.SAMPLES
+    model, n = sampler.trained.model, frechet.SAMPLES
     if frechet.inception_weights():  # the network takes seconds for a thousand images
         test_set = test_set.part(slice(n))
-    sets, chosen = {'prior': sample_prior(trained, n)}, {}
+    sets = sampler.sample(n)
     if test_latents is not None:
-        density, chosen = fit_mixture(draw_codes(trained))
-        sets['mixture'] = decode_draws(trained, density, n)
         means = model.mean(test_latents[random_orders(len(test_set))[0].to(test_latents.device)])
         sets['reconstructions'] = torch.cat([model.decode(part) for part in means.split(CHUNK)])
     sets['noisy copies'] = noisy_copies(train_set.X, n)
     table, kind = grade_sets(sets, train_set, test_set)
     prior, floor = table['prior'], table['test images']['frechet']
     grades = prior['frechet'], floor, kind, prior['classes'], prior['smallest_class'], table
-    return dict(zip(GRADES, grades)) | chosen
+    return dict(zip(GRADES, grades)) | sampler.chosen

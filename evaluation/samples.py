@@ -1,8 +1,9 @@
-"""Images sampled from a trained model: from the prior, and from a density fitted to the training latents.
+"""Images sampled from a trained model: from its prior, and from two densities fitted to the training latents.
 
-The density is a mixture of Gaussians that is estimated from draws of the training images' posteriors. Its
-components are the clusters that k-means finds. A cluster of few images says little of a covariance, so each
-is drawn towards the mean of all clusters' covariances (Friedman, "Regularized discriminant analysis", 1989):
+One density is a small VAE, see second_stage.py. The other is a mixture of Gaussians that is estimated from
+draws of the training images' posteriors. Its components are the clusters that k-means finds. A cluster of few
+images says little of a covariance, so each is drawn towards the mean of all clusters' covariances (Friedman,
+"Regularized discriminant analysis", 1989):
 
     C_k = (n_k S_k + shrinkage * S) / (n_k + shrinkage),        S = sum_k n_k S_k / n
 
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from evaluation.second_stage import fit_second_stage
 from training import DENSITY, PRIOR, TrainedRun, noise_key
 
 COMPONENTS = 10, 20, 40, 80, 160  # that are tried
 SHRINKAGE = 25, 100, 400  # likewise, in images
 SMALLEST_CLUSTER = 20  # images for each component, on average
-FITTED_IMAGES = 5000  # whose latents the mixture is fitted to, at most
+FITTED_IMAGES = 5000  # whose latents the densities are fitted to, at most
 DRAWS = 5  # of each image's posterior
 HELD_OUT = 5  # every fifth image
 # Nats that a mixture may be below the best one. Of those so close together, the one with the most components
@@ -30,13 +32,6 @@ HELD_OUT = 5  # every fifth image
 CLOSE = 1.0
 CHUNK = 1000  # images decoded at once
 CHOSEN = 'mixture_components', 'mixture_shrinkage', 'mixture_images', 'mixture_log_likelihood'
-
-
-@torch.no_grad()
-def sample_prior(trained: TrainedRun, n: int) -> Tensor:
-    """n images decoded from draws of the prior: [n, *shape] in 0-255."""
-    z = trained.model.sample_prior(n, seed=noise_key(trained.config.seed, PRIOR))
-    return torch.cat([trained.model.decode(part) for part in z.split(CHUNK)])
 
 
 def draw_codes(trained: TrainedRun) -> Tensor:
@@ -113,14 +108,27 @@ def draw(density: MixtureSameFamily, n: int, seed: int) -> Tensor:
     return normal.loc[k] + (normal.scale_tril[k] @ noise[..., None])[..., 0]
 
 
-@torch.no_grad()
-def decode_draws(trained: TrainedRun, density: MixtureSameFamily, n: int) -> Tensor:
-    """n images decoded from draws of a density of codes: [n, *shape] in 0-255."""
-    codes = draw(density, n, trained.config.seed).float().to(trained.latents.device)
-    return torch.cat([255 * trained.model.render(part) for part in codes.split(CHUNK)])
+class Sampler:
+    """All ways to sample images from a trained model: 'prior', and where images have latents 'two-stage', the
+    prior of a second VAE, and 'mixture'. Both are fitted here, in some seconds."""
 
+    def __init__(self, trained: TrainedRun):
+        self.trained, self.second_stage, self.mixture = trained, None, None
+        self.chosen = {}  # what results.json says of the mixture
+        if trained.latents is not None:
+            draws = draw_codes(trained)  # [n, M, D]
+            self.second_stage = fit_second_stage(draws.flatten(0, 1).float(), trained.config.seed)
+            self.mixture, self.chosen = fit_mixture(draws)
 
-def sample_mixture(trained: TrainedRun, n: int) -> Tensor:
-    """n images decoded from the mixture fitted to the training latents: [n, *shape] in 0-255."""
-    density, _ = fit_mixture(draw_codes(trained))
-    return decode_draws(trained, density, n)
+    @torch.no_grad()
+    def sample(self, n: int) -> dict[str, Tensor]:
+        """n images by each way: [n, *shape] in 0-255. They follow from the run's --seed."""
+        model, seed = self.trained.model, self.trained.config.seed
+        z = model.sample_prior(n, seed=noise_key(seed, PRIOR))  # [n, D]
+        images = {'prior': torch.cat([model.decode(part) for part in z.split(CHUNK)])}
+        if self.mixture:
+            codes = {'two-stage': self.second_stage.sample(n, seed), 'mixture': draw(self.mixture, n, seed)}
+            for name, code in codes.items():
+                parts = code.float().to(z.device).split(CHUNK)
+                images[name] = torch.cat([255 * model.render(part) for part in parts])
+        return images

@@ -156,7 +156,7 @@ TABLES = {
     'samples': Table(
         [
             COMMAND,
-            *(of_samples(kind, 'frechet', 'Fréchet', 1, max) for kind in ('prior', 'mixture')),
+            *(of_samples(kind, 'frechet', 'Fréchet', 1, max) for kind in ('prior', 'two-stage', 'mixture')),
             Column('reconstructions', 'results.samples.reconstructions.frechet', 1),
             of_samples('mixture', 'coverage', 'coverage', 2, min),
             of_samples('mixture', 'authenticity', 'authenticity', 2, min),
@@ -173,6 +173,7 @@ TABLES = {
             row(['train_vad.py'], fill={'set': kind}, images=title)
             for kind, title in {
                 'prior': 'samples from the prior',
+                'two-stage': 'samples from the prior of the second stage',
                 'mixture': 'samples from the mixture',
                 'reconstructions': 'reconstructions of the test images',
                 'noisy copies': 'training images with noise (a standard deviation of 0.1)',
@@ -239,7 +240,7 @@ TABLES = {
         'full',
     ),
     'planes': Table(
-        [COMMAND, NEGATIVE_ELBO, *TERMS, NEIGHBOURS, FRECHET],
+        [COMMAND, NEGATIVE_ELBO, *TERMS, NEIGHBOURS, FRECHET, CLASSES],
         [row(['train_vae.py', '--latent-dim', d, '--obs-std', 'auto', *FULL]) for d in ('2', '5')],
         (0,),
         'full',

@@ -1,9 +1,11 @@
+import dataclasses
+
 import pytest
 import torch
 
 from evaluation import frechet
 from evaluation.sample_grades import GRADES, compare, grade_samples, grade_sets, halves, noisy_copies
-from evaluation.samples import CHOSEN
+from evaluation.samples import CHOSEN, Sampler
 from training import load_run
 from training.data import ImageDataset, load_images, read_digits
 
@@ -137,16 +139,16 @@ def test_few_images_have_the_grades_that_they_can_have(quick, digits, n_train, n
 def test_a_run_has_a_row_for_each_set(quick, run_dir, csv_dir):
     trained, (train_set, test_set) = load_run(run_dir, 'cpu'), load_images(csv_dir)
     latents = trained.latents[:40]
-    grades = grade_samples(trained, train_set, test_set, latents)
-    assert tuple(grades) == (*GRADES, *CHOSEN) and grades == grade_samples(
-        trained, train_set, test_set, latents
-    )
-    rows = ['prior', 'mixture', 'reconstructions', 'noisy copies', 'test images']
+    grades = grade_samples(Sampler(trained), train_set, test_set, latents)
+    assert tuple(grades) == (*GRADES, *CHOSEN)
+    assert grades == grade_samples(Sampler(trained), train_set, test_set, latents)
+    rows = ['prior', 'two-stage', 'mixture', 'reconstructions', 'noisy copies', 'test images']
     table = grades['samples']
     assert list(table) == rows and all(value is not None for row in table.values() for value in row.values())
     assert grades['frechet_floor'] == table['test images']['frechet']
     assert all(grades[name] == table['prior'][name] for name in ('frechet', 'classes', 'smallest_class'))
-    without = grade_samples(trained, train_set, test_set)['samples']  # as of a GAN
+    without = dataclasses.replace(trained, latents=None)  # as of a GAN
+    without = grade_samples(Sampler(without), train_set, test_set)['samples']
     assert list(without) == ['prior', 'noisy copies', 'test images']
     assert without == {name: table[name] for name in without}
 
@@ -154,5 +156,5 @@ def test_a_run_has_a_row_for_each_set(quick, run_dir, csv_dir):
 def test_images_that_are_not_known_in_full_have_no_grades(run_dir, digits):
     X = digits[0].X
     hidden = ImageDataset(X, digits[0].y, 'digits', observed=torch.ones_like(X).bool(), known=False)
-    grades = grade_samples(load_run(run_dir, 'cpu'), hidden, hidden)
+    grades = grade_samples(Sampler(load_run(run_dir, 'cpu')), hidden, hidden)
     assert grades == dict.fromkeys(GRADES)

@@ -3,22 +3,18 @@ import dataclasses
 import pytest
 import torch
 
-from evaluation.samples import (
-    COMPONENTS,
-    cluster,
-    draw,
-    draw_codes,
-    fit_mixture,
-    mixture,
-    sample_mixture,
-    sample_prior,
-)
+from evaluation.samples import COMPONENTS, Sampler, cluster, draw, draw_codes, fit_mixture, mixture
 from training import load_run
 
 
 @pytest.fixture(scope='module')
 def trained(finished_run):
     return load_run(finished_run, 'cpu')
+
+
+@pytest.fixture(scope='module')
+def sampler(trained):
+    return Sampler(trained)
 
 
 @pytest.fixture
@@ -30,21 +26,27 @@ def two_clusters():
 
 
 @pytest.mark.parametrize('n', [1, 7, 1500])
-@pytest.mark.parametrize('sample', [sample_prior, sample_mixture])
-def test_samples_are_images(trained, sample, n):
-    images = sample(trained, n)
-    assert images.shape == (n, 28, 28) and 0 <= images.min() and images.max() <= 255
+def test_samples_are_images(sampler, n):
+    samples = sampler.sample(n)
+    assert list(samples) == ['prior', 'two-stage', 'mixture']
+    for images in samples.values():
+        assert images.shape == (n, 28, 28) and 0 <= images.min() and images.max() <= 255
 
 
-@pytest.mark.parametrize('n', [1, 7, 1500])
-@pytest.mark.parametrize('sample', [sample_prior, sample_mixture])
-def test_samples_follow_from_the_seed(trained, sample, n):
+@pytest.mark.parametrize('name', ['prior', 'two-stage', 'mixture'])
+def test_samples_follow_from_the_seed(trained, sampler, name):
     other = dataclasses.replace(trained, config=trained.config.replace(seed=1))
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    assert torch.equal(sample(trained, n), sample(trained, n))
-    assert not torch.equal(sample(trained, n), sample(other, n))
+    images = sampler.sample(7)[name]
+    assert torch.equal(images, Sampler(trained).sample(7)[name])
+    assert not torch.equal(images, Sampler(other).sample(7)[name])
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_without_latents_there_is_the_prior_alone(trained):
+    sampler = Sampler(dataclasses.replace(trained, latents=None))  # as of a GAN
+    assert list(sampler.sample(3)) == ['prior'] and sampler.chosen == {}
 
 
 def test_codes_are_draws_of_the_posteriors(trained):

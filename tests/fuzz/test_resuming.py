@@ -64,7 +64,7 @@ def test_what_training_goes_on_from_can_be_trained_to_the_end(unfinished, empty_
 @pytest.fixture
 def resume(command, csv_dir, monkeypatch):
     """resume(folder, *flags) -> status, standard output, standard error of a small run without pictures."""
-    for name in ('draw_pictures', 'draw_losses', 'finish_run'):
+    for name in ('Sampler', 'draw_pictures', 'draw_losses', 'finish_run'):
         monkeypatch.setattr(train_vad, name, lambda *_: None)
     monkeypatch.setattr(train_vad, 'infer_latents', lambda *_: (None, 0))
     monkeypatch.setattr(train_vad, 'evaluate', lambda *_: {})

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import kernels
+from evaluation import Sampler
 from evaluation.grades import grade_test
 from evaluation.losses import course_loss, reconstruction_loss
-from evaluation.samples import sample_mixture
 from networks import ENCODERS
 from training.batches import Images
 from training.checkpoints import load_checkpoint, read_metrics
@@ -84,7 +84,7 @@ def test_few_or_identical_images(digits, small_config, train, tmp_path, dist, n,
     latents, _ = infer_latents(trained, train_set)
     assert torch.isfinite(latents).all()
     assert math.isfinite(grade_test(trained, train_set, latents)['test_loss'])
-    assert torch.isfinite(sample_mixture(trained, 5)).all()
+    assert all(torch.isfinite(images).all() for images in Sampler(trained).sample(5).values())
 
 
 # ---------------------------------------------------------------------------------------------- resuming
