@@ -74,7 +74,8 @@ def test_a_table_for_each_data_set(compare, trained, monkeypatch, digits, tmp_pa
     monkeypatch.setattr(likelihood, 'load_images', lambda *_: digits)
     kinds = ['mnist-static', 'mnist-dynamic']
     status, out, _ = compare('--data', *kinds, '--n-test', '7')
-    assert status == 0 and out.count('| system |') == 2 and all(f'**likelihood-{kind}**' in out for kind in kinds)
+    assert status == 0 and out.count('| system |') == 2
+    assert all(f'**likelihood-{kind}**' in out for kind in kinds)
     assert 'LSTM-VAE' in out and 'PPCA' not in out
     for script, kind in zip(trained[:: len(trained) // 2], kinds):
         assert ('--binarise', kind.removeprefix('mnist-')) in zip(script, script[1:])
