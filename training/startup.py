@@ -18,6 +18,7 @@ MODULES = {
     'experiments.likelihood',
     'experiments.reproduce',
     'experiments.sweep_decoders',
+    'benchmarks.gpu',
     'benchmarks.step',
     'benchmarks.whole_run',
 }  # run by python -m

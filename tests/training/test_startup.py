@@ -11,6 +11,7 @@ ROOT = Path(__file__).parent.parent.parent
 NAMES = 'train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute'
 SCRIPTS = [f'{name}.py' for name in NAMES]
 MODULES = ['experiments.classify', 'experiments.imputation', 'benchmarks.step', 'benchmarks.whole_run']
+MODULES += ['benchmarks.gpu']
 MODULES += ['experiments.sweep_decoders', 'experiments.reproduce', 'kernels.benchmark', 'kernels.compiled']
 COMMANDS = [[script] for script in SCRIPTS] + [['-m', module] for module in MODULES]
 CTRL_C = 'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint("went on")\nraise SystemExit'
