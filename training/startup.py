@@ -9,6 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
+from training import stand_ins
+
 FOLDER = Path(__file__).resolve().parent.parent
 NAMES = ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute')
 SCRIPTS = {FOLDER / f'{name}.py' for name in NAMES}
@@ -44,3 +46,6 @@ if is_command():
     os.environ['MPLBACKEND'] = 'Agg'  # pictures go to files: no window; matplotlib reads it when imported
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGINT, end_at_once)
+    # After -- it would be the name of a run.
+    if not {'-h', '--help'}.isdisjoint(sys.argv[1:]) and '--' not in sys.argv:
+        stand_ins.install()

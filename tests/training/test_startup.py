@@ -1,4 +1,7 @@
-"""Ctrl-C while a command imports PyTorch. A file stands in for PyTorch, and sends the signal."""
+"""The first seconds of a command: Ctrl-C while it imports PyTorch, and --help, which does not import it.
+
+A file stands in for PyTorch, and says or does what the test wants to know.
+"""
 
 import os
 import subprocess
@@ -7,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+import train_vad
+
 ROOT = Path(__file__).parent.parent.parent
 NAMES = 'train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute'
 SCRIPTS = [f'{name}.py' for name in NAMES]
 MODULES = ['experiments.classify', 'experiments.imputation', 'benchmarks.step', 'benchmarks.whole_run']
-MODULES += ['benchmarks.gpu']
-MODULES += ['experiments.sweep_decoders', 'experiments.reproduce', 'kernels.benchmark', 'kernels.compiled']
+MODULES += ['experiments.sweep_decoders', 'experiments.reproduce', 'experiments.likelihood', 'benchmarks.gpu']
+WITH_HELP = [[script] for script in SCRIPTS] + [['-m', module] for module in MODULES]
+MODULES += ['kernels.benchmark', 'kernels.compiled']
 COMMANDS = [[script] for script in SCRIPTS] + [['-m', module] for module in MODULES]
 CTRL_C = 'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nprint("went on")\nraise SystemExit'
 
@@ -50,3 +56,19 @@ def test_a_program_that_imports_the_project_is_left_alone(run, package):
 def test_pictures_need_no_window(run, command):
     result = run('import os\nprint(os.environ["MPLBACKEND"])\nraise SystemExit', sys.executable, *command)
     assert result.stdout == 'Agg\n'
+
+
+@pytest.mark.parametrize('command', WITH_HELP, ids=lambda command: command[-1])
+def test_help_is_there_without_pytorch(run, command):
+    result = run('raise SystemExit("imported")', sys.executable, *command, '--help')
+    assert (result.returncode, result.stderr) == (0, '') and 'usage:' in result.stdout.lower()
+
+
+def test_help_is_the_same_without_pytorch(run, command):
+    without = run('raise SystemExit("imported")', sys.executable, 'train_vad.py', '-h').stdout
+    assert command(train_vad, '-h')[1].split() == without.split()  # but for the width of the lines
+
+
+@pytest.mark.parametrize('arguments', [['evaluate.py', '--', '--help'], ['train_vad.py', '--seed', 'x']])
+def test_what_is_not_for_help_has_pytorch(run, arguments):
+    assert run('raise SystemExit("imported")', sys.executable, *arguments).stderr == 'imported\n'
