@@ -21,6 +21,7 @@ MODULES = {
     'experiments.reproduce',
     'experiments.sweep_decoders',
     'benchmarks.gpu',
+    'benchmarks.peer',
     'benchmarks.step',
     'benchmarks.whole_run',
 }  # run by python -m

@@ -15,8 +15,9 @@ import train_vad
 ROOT = Path(__file__).parent.parent.parent
 NAMES = 'train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute'
 SCRIPTS = [f'{name}.py' for name in NAMES]
-MODULES = ['experiments.classify', 'experiments.imputation', 'benchmarks.step', 'benchmarks.whole_run']
-MODULES += ['experiments.sweep_decoders', 'experiments.reproduce', 'experiments.likelihood', 'benchmarks.gpu']
+MODULES = ['experiments.classify', 'experiments.imputation', 'benchmarks.step', 'benchmarks.peer']
+MODULES += ['benchmarks.whole_run', 'benchmarks.gpu']
+MODULES += ['experiments.sweep_decoders', 'experiments.reproduce', 'experiments.likelihood']
 WITH_HELP = [[script] for script in SCRIPTS] + [['-m', module] for module in MODULES]
 MODULES += ['kernels.benchmark', 'kernels.compiled']
 COMMANDS = [[script] for script in SCRIPTS] + [['-m', module] for module in MODULES]
