@@ -24,6 +24,8 @@ from evaluation import (
     print_results,
     read_results,
     reconstruction_loss,
+    update_index,
+    write_report,
 )
 from training import (
     DATASETS,
@@ -154,6 +156,7 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
     if own_test:
         if writable:
             write_json(folder / 'results.json', results)
+            write_report(folder, results, config.to_dict())
         else:
             print(f'warning: {folder} is not writable: results.json stays as it is', file=sys.stderr)
     else:
@@ -182,6 +185,7 @@ def main():
             print_error(line)
             failed = True
     if graded:
+        update_index(*map(Path, graded))
         print_results(list(graded.values()), list(graded))
     if options.json and graded:  # else an older file stays as it is
         write_json(options.json, [{'run': run, **results} for run, results in graded.items()])

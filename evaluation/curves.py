@@ -5,7 +5,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from evaluation.pictures import save_figure
+from evaluation.drawing import save_figure
 from training import read_metrics
 
 

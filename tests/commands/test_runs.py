@@ -15,6 +15,8 @@ from training import load_run
 
 FILES = {'config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html'}
 PICTURES = {
+    'map.jpg',
+    'map.json',
     'loss.png',
     'reconstructions.png',
     'samples.png',
@@ -78,8 +80,11 @@ def test_a_run_from_start_to_report(
 
     report = (folder / 'report.html').read_text()  # which needs no other file
     assert report.count('data:image/gif;base64') == 1
-    assert report.count('data:image/png;base64') == sum(name.endswith('.png') for name in wanted)
-    assert '://' not in report and f'{results["test_loss"]:.4g}' in report
+    pictures = {name for name in wanted if name.endswith('.png')} - {'tsne_test.png'}  # a map is in its place
+    assert report.count('data:image/png;base64') == len(pictures)
+    assert report.count('data:image/jpeg;base64') == 1
+    assert '://' not in report and f'{results["test_loss"]:.4f}' in report
+    assert f'href="{default}/report.html"' in (tmp_path / 'runs' / 'index.html').read_text()
 
     # torch.load with weights_only reads it, and the model that it describes gives the same grade
     status, out, err = command(evaluate, '--device', 'cpu')

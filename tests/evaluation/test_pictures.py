@@ -2,7 +2,8 @@ import pytest
 import torch
 from PIL import Image
 
-from evaluation.pictures import draw_codes, save_gif, save_rows
+from evaluation.drawing import save_gif, save_rows
+from evaluation.maps import draw_codes
 
 
 @pytest.mark.parametrize('shape', [(7, 20, 30), (7, 3, 20, 30)])
