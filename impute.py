@@ -18,6 +18,7 @@ from training import (
     find_data,
     flag,
     load_file,
+    load_pictures,
     load_run,
     load_split,
     parse_flags,
@@ -36,8 +37,9 @@ class Options:
     run: Path = flag(None, 'the run folder', Path, positional=True, metavar='RUN')
     data_path: str | None = flag(
         None,
-        'the images: FILE.npz with `images` and `observed`, or a float FILE.npy in which NaN is a missing '
-        "pixel (default: the run's own test images)",
+        'the images: FILE.npz with `images` and `observed`, a float FILE.npy in which NaN is a missing '
+        "pixel, or a folder of pictures, whose transparent pixels are missing (default: the run's own test "
+        'images)',
         metavar='FILE',
     )
     out: Path = flag(
@@ -72,7 +74,11 @@ def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
             f'expected a run whose images have latents, got the GAN in {options.run}; use a run of '
             f'train_vad.py, train_ad.py, train_vae.py or train_ae.py'
         )
-    if options.data_path:
+    if options.data_path and Path(options.data_path).is_dir():
+        place, shape = options.data_path, trained.model.shape
+        size = shape[-2:] if trained.config.image_size else None
+        dataset = load_pictures(Path(place), size, channels=3 if len(shape) == 3 else 1)
+    elif options.data_path:
         dataset, place = load_file(Path(options.data_path)), options.data_path
     else:
         place = find_data(options.run, None)
@@ -90,7 +96,8 @@ def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
     if dataset.observed is None:
         raise UserError(
             f'expected images with missing pixels, got complete ones in {place}; mark what is missing by '
-            f'`observed` in a .npz file or by NaN in a .npy file of floats and name it with --data-path'
+            f'`observed` in a .npz file, by NaN in a .npy file of floats or by transparent pixels in '
+            f'pictures, and name it with --data-path'
         )
     return dataset
 

@@ -16,6 +16,7 @@ DATASET_NAMES = {
     'imagenette': 'Imagenette',
     'digits': "scikit-learn's digits",
     'npy': 'a file of images',
+    'pictures': 'a folder of pictures',
 }
 FAMILY_NAMES = {
     'gaussian': 'Gaussian',

@@ -12,7 +12,7 @@ from training.command import flag, parse_flags, pick_device, run_command, whole_
 from training.errors import NoSuchModel, NotFinite, UserError
 from training.config import data_path_flag, device_flag
 from training.systems import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig
-from training.data import DATASETS, ImageDataset, load_file, load_images
+from training.data import DATASETS, ImageDataset, load_file, load_images, load_pictures
 from training.run_folders import SUCCESSOR, check_collection, is_finished, lock_folder, settle
 from training.runs import CHECKSUM, Run, TrainedRun, build_model, check_device, find_data
 from training.runs import load_data, load_run, load_split, open_run

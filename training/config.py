@@ -56,10 +56,10 @@ def data_path_flag(default: str) -> Any:
     given = os.environ.get('DATA_PATH', 'not set').replace('%', '%%')  # argparse formats the help by %
     return flag(
         None,
-        "folder of the data: the course's CSV files or torchvision's; data is downloaded into it if it has "
-        'neither; or IMAGES.npy, [N, H, W] or [N, H, W, 3], uint8, or floats in 0-255 with NaN for missing '
-        'pixels; or IMAGES.npz: images, observed (bool), labels, the last two if there are any (default: '
-        f'{default}; DATA_PATH is {given})',
+        "folder of the data: the course's CSV files or torchvision's, or pictures, flat or in one folder for "
+        'each class; data is downloaded into it if it has none of these; or IMAGES.npy, [N, H, W] or '
+        '[N, H, W, 3], uint8, or floats in 0-255 with NaN for missing pixels; or IMAGES.npz: images, and '
+        f'observed (bool) and labels if there are any (default: {default}; DATA_PATH is {given})',
         compare=False,
         metavar='DIR',
     )
@@ -112,6 +112,12 @@ class Config:
     )
     n_train: int | str | None = flag(
         None, f'how many training images, a number or "all" (default: {THOUSAND})', count, metavar='N'
+    )
+    image_size: int | None = flag(
+        None,
+        'side in pixels of the squares that pictures are scaled and cut to (default: as they are)',
+        whole_number,
+        metavar='S',
     )
     latent_dim: int = flag(60, 'latent dimensions an image', whole_number, metavar='D')
     epochs: int | None = flag(

@@ -29,9 +29,11 @@ from training.sources import (
     take,
 )
 from training.sources_arrays import read_arrays, split_counts
+from training.sources_pictures import find_pictures, read_pictures
 
 # Names of the classes. 'digits' comes from scikit-learn; 'npy' is any images in a file of NumPy's, .npy or
-# .npz, that --data-path names; labels in it make classes of their own.
+# .npz, that --data-path names, 'pictures' the picture files in a folder; labels or folders in them make
+# classes of their own.
 DATASETS = {
     'fashion-mnist': 'T-shirt,trouser,pullover,dress,coat,sandal,shirt,sneaker,bag,ankle boot'.split(','),
     'mnist': list('0123456789'),
@@ -41,6 +43,7 @@ DATASETS = {
     ],
     'digits': list('0123456789'),
     'npy': ['unlabelled'],
+    'pictures': ['unlabelled'],
 }
 DEFAULT_DATASET = 'fashion-mnist'
 
@@ -261,20 +264,53 @@ def load_file(path: Path) -> ImageDataset:
     return ImageDataset(X, y, *place, observed, known=observed is None, classes=classes)
 
 
+def split(
+    images: ImageDataset, n_train: int | str | None, n_test: int | str | None, root: Path
+) -> tuple[ImageDataset, ImageDataset]:
+    """The first images for training, and the last ones for testing, see split_counts."""
+    n_train, n_test = split_counts(len(images), n_train, n_test, root)
+    return images.part(slice(n_train)), images.part(slice(len(images) - n_test, None))
+
+
+def load_pictures(
+    root: Path, size: tuple[int, int] | None = None, channels: int | None = None, shuffled: bool = False
+) -> ImageDataset:
+    """All pictures of a folder, see read_pictures. shuffled: in a random order, always the same; by name the
+    first class would come first."""
+    X, y, observed, classes = read_pictures(root, size, channels)
+    if shuffled:
+        order = np.random.default_rng(0).permutation(len(X))
+        X, y, observed = X[order], y[order], None if observed is None else observed[order]
+    classes = classes if classes and len(classes) > 1 else None
+    return ImageDataset(
+        X, y, 'pictures', str(root), observed=observed, known=observed is None, classes=classes
+    )
+
+
+def is_folder_of_pictures(root: Path, dataset: str | None) -> bool:
+    """Whether --data-path names one: --dataset says so, or nothing else is in it."""
+    if dataset is not None:
+        return dataset == 'pictures'
+    others = DEFAULT_DATASET, root, None, None
+    return root.is_dir() and bool(find_pictures(root)) and read_folder(*others) is None
+
+
 def load_images(
     data_path: str | Path | None,
     dataset: str | None = None,
     n_train: int | str | None = None,
     n_test: int | str | None = None,
+    image_size: int | None = None,
 ) -> tuple[ImageDataset, ImageDataset]:
     """Training and test images.
 
     data_path: a folder, or a file of images, .npy or .npz, whose first images are for training and whose last
         for testing (see load_file and split_counts); None: the environment variable DATA_PATH, or the folder
-        dataset. A folder without the data set gets it by a download.
+        dataset. A folder without the data set gets it by a download, unless it has pictures (load_pictures).
     dataset: a name in DATASETS, never replaced; None: fashion-mnist, or digits if that cannot be had and the
         folder is empty or absent.
     n_train, n_test: how many images; None: 1,000 or what there is; 'all'.
+    image_size: height and width that pictures are scaled and cut to; None: they are as they are.
     UserError: there are no such data, or they are broken.
     """
     root = Path(data_path or default_data_path())
@@ -291,9 +327,10 @@ def load_images(
                     f'expected --dataset npy with a .npy or .npz file as --data-path, got {dataset} with '
                     f'{root}; leave one of them out'
                 )
-            images = load_file(root)
-            n_train, n_test = split_counts(len(images), n_train, n_test, root)
-            return images.part(slice(n_train)), images.part(slice(len(images) - n_test, None))
+            return split(load_file(root), n_train, n_test, root)
+        if is_folder_of_pictures(root, dataset):
+            size = (image_size, image_size) if image_size else None
+            return split(load_pictures(root, size, shuffled=True), n_train, n_test, root)
         name, source, train, test = find_images(root, dataset, n_train, n_test)
     except OSError as error:
         path, got = error.filename or root, error.strerror or reason(error)

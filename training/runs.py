@@ -45,7 +45,8 @@ def load_split(config: Config) -> tuple[ImageDataset, ImageDataset]:
 
     UserError: see load_images; or the system or --missing wants complete images.
     """
-    train_set, test_set = load_images(config.data_path, config.dataset, config.n_train, config.n_test)
+    wanted = config.dataset, config.n_train, config.n_test, config.image_size
+    train_set, test_set = load_images(config.data_path, *wanted)
     incomplete = f'images in {train_set.source} with missing pixels'
     if config.system == 'gan' and train_set.observed is not None:
         raise UserError(

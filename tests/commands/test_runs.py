@@ -5,8 +5,10 @@ import json
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluate
+import impute
 import train_ad
 import train_gan
 import train_vad
@@ -169,6 +171,34 @@ def test_images_in_colour(command, imagenette_dir, tmp_path, small, module, deco
     status, _, err = command(evaluate, tmp_path / 'run', '--samples', '3')
     assert status == 0, err
     assert np.load(tmp_path / 'run' / 'samples_prior.npy').shape == (3, 3, 64, 64)
+
+
+def test_pictures_of_ones_own(command, tmp_path, small):
+    """Trained on, graded, and filled in where they are transparent."""
+    generator = np.random.default_rng(0)
+    for i in range(24):
+        folder = tmp_path / 'pictures' / f'class{i % 2}'
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = generator.integers(0, 256, (20, 30, 4), np.uint8)
+        pixels[..., 3] = 255
+        Image.fromarray(pixels).save(folder / f'{i}.png')
+    data = ['--data-path', tmp_path / 'pictures', '--image-size', 8, '--n-train', 'all', '--n-test', 10]
+    status, _, err = command(train_vad, *data, '--run-dir', tmp_path / 'run', *small)
+    assert status == 0 and not err, err
+    results = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert results['dataset'] == 'pictures' and results['shape'] == [3, 8, 8] and results['n_classes'] == 2
+    status, _, err = command(evaluate, tmp_path / 'run')
+    assert status == 0 and not err, err
+    again = json.loads((tmp_path / 'run' / 'results.json').read_text())
+    assert again['test_loss'] == pytest.approx(results['test_loss'], rel=1e-6)
+
+    pixels[:10, :, 3] = 0
+    (tmp_path / 'holes').mkdir()
+    Image.fromarray(pixels).save(tmp_path / 'holes' / 'a.png')
+    given = tmp_path / 'run', '--data-path', tmp_path / 'holes', '--out', tmp_path / 'completed.npz'
+    status, _, err = command(impute, *given)
+    assert status == 0 and not err, err
+    assert np.load(tmp_path / 'completed.npz')['mean'].shape == (1, 8, 8, 3)
 
 
 def test_help_names_every_flag(command):
