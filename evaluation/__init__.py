@@ -13,7 +13,7 @@ from evaluation.grades import grade_test, grade_training
 from evaluation.sample_grades import grade_samples
 from evaluation.pictures import draw_gan_pictures, draw_imputed, draw_pictures
 from evaluation.maps import plot_tsne
-from evaluation.drawing import real_tensor, save_figure, save_grid
+from evaluation.drawing import image_grid, real_tensor, save_figure, save_grid
 from evaluation.curves import draw_gan_losses, draw_losses
 from evaluation.page import write_report
 from evaluation.report import cell, describe_run, finish_run, print_results, print_table, read_results

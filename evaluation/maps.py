@@ -78,12 +78,20 @@ def draw_codes(dataset: ImageDataset, codes: Tensor, file_name: Path):
     save_figure(fig, file_name)
 
 
+def fit_square(flat: np.ndarray) -> np.ndarray:
+    """Places [N, 2], moved and scaled into 0-1000, y downwards as on a page."""
+    span = np.ptp(flat, 0).max() or 1.0
+    return 500 + 960 * (flat - (flat.max(0) + flat.min(0)) / 2) / span * [1, -1]
+
+
+def class_colours(dataset: ImageDataset) -> list[str]:
+    """Of each class, as HTML has them."""
+    return [to_hex(plt.cm.tab10(label % 10)) for label in range(len(dataset.classes))]
+
+
 def write_map(dataset: ImageDataset, flat: np.ndarray, folder: Path):
     """Write what the report shows of places [N, 2] of the first N images: map.json, with x and y in 0-1000,
     labels, classes and their colours; and map.jpg, a picture of the images, row by row."""
-    span = np.ptp(flat, 0).max() or 1.0
-    middle = (flat.max(0) + flat.min(0)) / 2
-    places = np.rint(500 + 960 * (flat - middle) / span * [1, -1])  # y runs downwards on a page
     images = masked(dataset, len(flat))  # [N, H, W] or [N, 3, H, W]
     images = images[:, None] if images.dim() == 3 else images
     if max(images.shape[-2:]) > THUMBNAIL:
@@ -96,7 +104,8 @@ def write_map(dataset: ImageDataset, flat: np.ndarray, folder: Path):
     grid = (255 * image_grid(images, SPRITE_COLUMNS, padding=0)).byte().movedim(0, 2).contiguous()
     sprite = Image.fromarray(grid.numpy())
     write_atomically(folder / 'map.jpg', lambda path: sprite.save(path, 'JPEG', quality=85))
-    colours = [to_hex(plt.cm.tab10(label % 10)) for label in range(len(dataset.classes))]
-    content = dict(size=THUMBNAIL, columns=min(SPRITE_COLUMNS, len(flat)), places=places.astype(int).tolist())
-    content |= dict(labels=dataset.y[: len(flat)].tolist(), classes=list(dataset.classes), colours=colours)
+    content = dict(size=THUMBNAIL, columns=min(SPRITE_COLUMNS, len(flat)))
+    content |= dict(places=np.rint(fit_square(flat)).astype(int).tolist())
+    content |= dict(labels=dataset.y[: len(flat)].tolist(), classes=list(dataset.classes))
+    content |= dict(colours=class_colours(dataset))
     write_json(folder / 'map.json', content)

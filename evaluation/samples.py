@@ -121,9 +121,9 @@ class Sampler:
             self.mixture, self.chosen = fit_mixture(draws)
 
     @torch.no_grad()
-    def sample(self, n: int) -> dict[str, Tensor]:
-        """n images by each way: [n, *shape] in 0-255. They follow from the run's --seed."""
-        model, seed = self.trained.model, self.trained.config.seed
+    def sample(self, n: int, seed: int | None = None) -> dict[str, Tensor]:
+        """n images by each way: [n, *shape] in 0-255. They follow from the seed; None: the run's."""
+        model, seed = self.trained.model, self.trained.config.seed if seed is None else seed
         z = model.sample_prior(n, seed=noise_key(seed, PRIOR))  # [n, D]
         images = {'prior': torch.cat([model.decode(part) for part in z.split(CHUNK)])}
         if self.mixture:

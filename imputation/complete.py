@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from imputation.predictive import DRAWS, Predictive, crps, interval, measure_noise, predict
+from imputation.predictive import DRAWS, Noise, Predictive, crps, interval, measure_noise, predict
 from training import ImageDataset, TrainedRun, infer_latents
 from training.batches import MANY
 
@@ -43,12 +43,15 @@ def sums(predictive: Predictive, x: Tensor, missing: Tensor) -> Tensor:
     return torch.stack([term.double().sum() for term in terms])
 
 
-def impute(trained: TrainedRun, dataset: ImageDataset, m: int = 0, fit: bool = True) -> Imputation:
+def impute(
+    trained: TrainedRun, dataset: ImageDataset, m: int = 0, fit: bool = True, noise: Noise | None = None
+) -> Imputation:
     """Complete images under a trained model, m times besides the conditional mean.
 
     Latents are fitted to the observed pixels of the images and of their shifted copies. Copies are completed
     with errors of their own, of which the mean over an image and its copies has fewer. fit: False for the
-    usual way with an encoder: its posterior of the image, as it is.
+    usual way with an encoder: its posterior of the image, as it is. noise: measured on other images; None: on
+    these.
 
     The grades are the root mean squared error of the conditional mean in 0-1 (test_rmse_missing of missing
     pixels, test_rmse_observed of observed ones); of the missing pixels the share inside intervals of 90%
@@ -57,7 +60,7 @@ def impute(trained: TrainedRun, dataset: ImageDataset, m: int = 0, fit: bool = T
     """
     shifts = fit and len(dataset) <= MANY  # copies help even where training had none
     latents, _ = infer_latents(trained, dataset, refine=fit, copies=shifts, label='imputing')
-    noise, k = measure_noise(trained, dataset, fit, shifts), max(DRAWS, 4 * m)
+    noise, k = noise or measure_noise(trained, dataset, fit, shifts), max(DRAWS, 4 * m)
     means, stds, draws, total = [], [], [], torch.zeros(6, dtype=torch.float64)
     for predictive in predict(trained, dataset, latents, noise, k):
         x, observed = originals(dataset, predictive.index.cpu())

@@ -12,7 +12,7 @@ from pathlib import Path
 from training import stand_ins
 
 FOLDER = Path(__file__).resolve().parent.parent
-NAMES = ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute')
+NAMES = ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute', 'explore')
 SCRIPTS = {FOLDER / f'{name}.py' for name in NAMES}
 MODULES = {
     'experiments.classify',

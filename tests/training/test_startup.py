@@ -13,7 +13,7 @@ import pytest
 import train_vad
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = 'train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute'
+NAMES = 'train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute', 'explore'
 SCRIPTS = [f'{name}.py' for name in NAMES]
 MODULES = ['experiments.classify', 'experiments.imputation', 'benchmarks.step', 'benchmarks.peer']
 MODULES += ['benchmarks.whole_run', 'benchmarks.gpu']

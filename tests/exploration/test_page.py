@@ -1,0 +1,131 @@
+"""The page itself, in a browser: its tabs, and that it shows what the functions give."""
+
+import io
+import shutil
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import explore
+from exploration import Explorer
+from training import read_json
+
+gradio = pytest.importorskip('gradio', reason='Gradio is not installed')
+webdriver = pytest.importorskip('selenium.webdriver', reason='no browser: Selenium is not installed')
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+if not shutil.which('chromedriver'):
+    pytest.skip('no browser: there is no chromedriver', allow_module_level=True)
+
+
+@pytest.fixture
+def explorer(run_dir):
+    found = Explorer(run_dir)
+    found.prepare()
+    return found
+
+
+@pytest.fixture
+def address(explorer, monkeypatch):
+    from exploration.page import build_page
+
+    monkeypatch.setenv('no_proxy', '*')
+    page = build_page(explorer, read_json(explorer.folder / 'results.json'))
+    _, address, _ = page.launch(server_name=explore.ADDRESS, prevent_thread_lock=True, quiet=True)
+    yield address
+    page.close()
+
+
+@pytest.fixture
+def browser():
+    options = webdriver.ChromeOptions()
+    for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--window-size=1200,1400'):
+        options.add_argument(flag)
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
+    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
+    driver.implicitly_wait(20)
+    yield driver
+    driver.quit()
+
+
+def pixels(element):
+    """The picture that an <img> of the page shows."""
+    with urllib.request.urlopen(element.get_attribute('src')) as reply:
+        return np.asarray(Image.open(io.BytesIO(reply.read())).convert('RGB'))
+
+
+def eventually(found, wanted):
+    """Whether found() becomes equal to wanted within 20 seconds."""
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        if np.array_equal(found(), wanted):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def open_tab(browser, name):
+    browser.find_element(By.XPATH, f'//button[@role="tab" and normalize-space()="{name}"]').click()
+
+
+def visible_images(browser):
+    return [
+        image
+        for image in browser.find_elements(By.CSS_SELECTOR, '.image-container img')
+        if image.is_displayed()
+    ]
+
+
+def test_the_page_shows_what_the_functions_give(browser, address, explorer):
+    browser.get(address)
+    assert 'A Laplace variational auto-decoder with 6 latent dimensions' in browser.page_source
+    open_tab(browser, 'Walk')
+    assert eventually(lambda: pixels(visible_images(browser)[0]), explorer.walk(0, 6 * [0.0]))
+    slider = browser.find_elements(By.CSS_SELECTOR, 'input[type=range][aria-label*="direction 1"]')[0]
+    for _ in range(10):
+        slider.send_keys(Keys.ARROW_RIGHT)
+    assert eventually(lambda: pixels(visible_images(browser)[0]), explorer.walk(0, [1.0]))
+
+    open_tab(browser, 'Between')
+    wanted = explorer.picture(explorer.between(0, 1, [0.5], False)[0])
+    assert eventually(lambda: pixels(visible_images(browser)[0]), wanted)
+
+    open_tab(browser, 'Draw')
+    assert eventually(lambda: pixels(visible_images(browser)[0]), explorer.draw('mixture', 0))
+
+    open_tab(browser, 'Map')
+    assert eventually(lambda: pixels(visible_images(browser)[0]), explorer.map())
+    visible_images(browser)[0].click()  # the middle
+    middle = explorer.at(350, 350)
+    assert eventually(lambda: pixels(visible_images(browser)[0]), explorer.map(middle))
+    severe = [message for message in browser.get_log('browser') if message['level'] == 'SEVERE']
+    assert not severe
+
+
+def test_erased_pixels_are_filled_in(browser, address, explorer):
+    browser.get(address)
+    canvas = browser.find_element(By.CSS_SELECTOR, 'canvas')
+    end = time.monotonic() + 20
+    while canvas.size['width'] < 300 and time.monotonic() < end:
+        time.sleep(0.2)
+    time.sleep(3)  # the editor draws its image
+    stroke = webdriver.ActionChains(browser).move_to_element_with_offset(canvas, -40, 0).click_and_hold()
+    for _ in range(8):
+        stroke.move_by_offset(10, 3)
+    stroke.release().perform()
+    browser.find_element(By.XPATH, '//button[normalize-space()="Fill in"]').click()
+    pictures = lambda: browser.find_elements(By.CSS_SELECTOR, '.thumbnail-item img, .gallery-item img')  # noqa: E731
+    end = time.monotonic() + 30
+    while len(pictures()) < 6 and time.monotonic() < end:
+        time.sleep(0.2)
+    left, mean = (pixels(picture).astype(int) for picture in pictures()[:2])
+    erased = (left == (120, 160, 230)).all(2)
+    original = explorer.original(0)
+    assert 0.01 < erased.mean() < 0.5
+    assert np.array_equal(mean[~erased], original[~erased]) and not np.array_equal(
+        mean[erased], original[erased]
+    )
