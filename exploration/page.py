@@ -29,7 +29,8 @@ def on_the_page():
 
 def build_page(explorer: Explorer, results: dict) -> gr.Blocks:
     """results: of the run, results.json."""
-    with gr.Blocks(title='explore', analytics_enabled=False) as page:
+    hour = 3600  # seconds that Gradio keeps its copies of pictures
+    with gr.Blocks(title='explore', analytics_enabled=False, delete_cache=(hour, hour)) as page:
         gr.Markdown(summarise(results | explorer.config.to_dict()))
         if explorer.has_latents:
             erase_tab(explorer)
@@ -108,29 +109,32 @@ def walk_tab(explorer: Explorer):
 
 
 def between_tab(explorer: Explorer):
+    folder = tempfile.TemporaryDirectory()  # removed when this program ends
+
     def between(a, b, t, arc):
         return explorer.picture(explorer.between(int(a), int(b), [t], arc == 'arc')[0])
 
     def strip(a, b, arc):
         places = np.linspace(0, 1, STRIP).tolist()
         images = explorer.between(int(a), int(b), places, arc == 'arc')
-        path = Path(tempfile.mkdtemp()) / 'between.gif'
+        path = Path(folder.name) / 'between.gif'
         save_gif(np.concatenate([images.cpu(), images.cpu().flip(0)[1:-1]]), path)
         return explorer.grid(images, STRIP), str(path)
 
     with gr.Tab('Between'):
         gr.Markdown('From one image to another through the latent space.')
         if explorer.has_latents:
-            a, b = image_slider(explorer, 'from test image'), image_slider(explorer, 'to test image', 1)
-        else:
-            a = gr.Slider(0, 1000, 0, step=1, label="from the prior's draw")
-            b = gr.Slider(0, 1000, 1, step=1, label="to the prior's draw")
-        arc = gr.Radio(
-            ['straight', 'arc'], value='arc' if not explorer.has_latents else 'straight', label='path'
-        )
+            last, path = min(1, len(explorer.test_set) - 1), 'straight'
+            a, b = (
+                image_slider(explorer, f'{word} test image', i) for word, i in (('from', 0), ('to', last))
+            )
+        else:  # on the straight line the middle would be too short for a draw from the prior
+            last, path = 1, 'arc'
+            a, b = (gr.Slider(0, 1000, i, step=1, label=f'draw {i + 1}, its seed') for i in (0, 1))
+        arc = gr.Radio(['straight', 'arc'], value=path, label='path')
         t = gr.Slider(0, 1, 0.5, step=0.02, label='how far')
         with gr.Row():
-            picture = shown('decoded', between(0, 1, 0.5, 'straight'))
+            picture = shown('decoded', between(0, last, 0.5, path))
             with gr.Column():
                 row, gif = shown('the whole way'), gr.File(label='the whole way as an animation, to keep')
         for control in (a, b, arc, t):
