@@ -12,7 +12,7 @@ from training.cuda_graph import with_cuda_graph
 from training.data import ImageDataset
 from training.distributed import all_gather
 from training.errors import NotFinite
-from training.initialization import apply_warm_start, decoded_completion
+from training.initialization import apply_warm_start
 from training.objective import CHUNK, NegativeELBO, encode
 from training.optimisers import RowAdam, one_cycle
 from training.randomness import INFER, REFINE, noise_key
@@ -109,9 +109,7 @@ def infer_latents(
     if model.encoder:
         latents = encode(model, images, local_index)
     else:
-        completion = None
-        if images.observed is not None:
-            completion = decoded_completion(model, trained.latents, config.obs_std)
+        completion = None if images.observed is None else trained.completion
         latents = apply_warm_start(trained.warm_start, images, local_index, completion)
     if not model.encoder or refine and model.dist:
         passes = INFER_PASSES if passes is None else passes

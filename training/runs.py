@@ -1,6 +1,7 @@
 """Runs: how one begins, goes on after an interruption, ends, and is read again."""
 
 import contextlib
+import functools
 import os
 import shlex
 import sys
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 import models
 from training.checkpoints import load_checkpoint, read_metrics, remove_shares, save_checkpoint
 from training.command import pick_device
+from training.completion import ProbabilisticPCA
 from training.config import Config
 from training.data import DATASETS, ImageDataset, default_data_path, load_images
 from training.distributed import fail, is_main, launched, main_first
 from training.errors import NoSuchModel, UserError
 from training.files import checksum, read_json, write_json
-from training.initialization import pool
+from training.initialization import decoded_completion, pool
 from training.memory import check_latents
 from training.randomness import GRADE, noise_key
 from training.regularisation import held_out
@@ -135,6 +137,12 @@ class TrainedRun:
     warm_start: Tensor | None = None  # [784 + 1, K], from images to latents; of a model without an encoder
     best_epoch: int = 0  # whose weights these are, with early stopping
     frames: Tensor | None = None  # uint8 [F, 64, *shape], a GAN's samples over the epochs
+
+    @functools.cached_property
+    def completion(self) -> ProbabilisticPCA:
+        """The linear completion of new images with missing pixels, made once: all training images are
+        decoded."""
+        return decoded_completion(self.model, self.latents, self.config.obs_std)
 
 
 def trained_schema(config: Config, model: nn.Module) -> dict:
