@@ -59,6 +59,15 @@ def test_pictures_need_no_window(run, command):
     assert result.stdout == 'Agg\n'
 
 
+@pytest.mark.parametrize('own, wanted', [({}, '1000'), ({'GOMP_SPINCOUNT': '7'}, '7')])
+def test_idle_threads_soon_sleep(run, monkeypatch, own, wanted):
+    monkeypatch.delenv('GOMP_SPINCOUNT', raising=False)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    show = 'import os\nprint(os.environ["GOMP_SPINCOUNT"])\nraise SystemExit'
+    assert run(show, sys.executable, 'train_vad.py').stdout == f'{wanted}\n'
+
+
 @pytest.mark.parametrize('command', WITH_HELP, ids=lambda command: command[-1])
 def test_help_is_there_without_pytorch(run, command):
     result = run('raise SystemExit("imported")', sys.executable, *command, '--help')
