@@ -44,9 +44,9 @@ def end_at_once(*_):
 
 
 if is_command():
-    # Idle threads of PyTorch's OpenMP (GNU's) wait in a loop, 300,000 times by default, before they sleep. Where
-    # another program has a core, they take the other one from the thread that they wait for: a training step is
-    # then ten times slower than with a short loop. On a quiet machine it makes no difference.
+    # Idle threads of PyTorch's OpenMP (GNU's) wait in a loop, 300,000 times by default, before they sleep.
+    # Where another program has a core, they take the other one from the thread that they wait for: a training
+    # step is then ten times slower than with a short loop. On a quiet machine it makes no difference.
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')  # read when PyTorch is imported
     os.environ['MPLBACKEND'] = 'Agg'  # pictures go to files: no window; matplotlib reads it when imported
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # as under nohup
