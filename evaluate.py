@@ -156,7 +156,8 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
     if own_test:
         if writable:
             write_json(folder / 'results.json', results)
-            write_report(folder, results, config.to_dict())
+            if (folder / 'report.html').exists():
+                write_report(folder, results, config.to_dict())
         else:
             print(f'warning: {folder} is not writable: results.json stays as it is', file=sys.stderr)
     else:

@@ -1,9 +1,11 @@
 """The page itself, in a browser: its tabs, and that it shows what the functions give."""
 
+import gc
 import io
 import shutil
 import time
 import urllib.request
+import warnings
 
 import numpy as np
 import pytest
@@ -38,6 +40,10 @@ def address(explorer, monkeypatch):
     _, address, _ = page.launch(server_name=explore.ADDRESS, prevent_thread_lock=True, quiet=True)
     yield address
     page.close()
+    del page
+    with warnings.catch_warnings():  # Gradio leaves an event loop open: another test would be told of it
+        warnings.simplefilter('ignore', ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture
