@@ -99,7 +99,7 @@ SAMPLE_FIGURES = {
 def describe(results: dict) -> str:
     """What a run is, in a few words: 'a Gaussian variational auto-decoder with 60 latent dimensions'."""
     family = f'{FAMILY_NAMES[results["dist"]]} ' if results.get('dist') else ''
-    article = 'an' if (family or SYSTEMS[results['system']])[0].lower() in 'aeiou' else 'a'
+    article = 'an' if (family or SYSTEMS[results['system']])[0].lower() in 'aeio' else 'a'  # a uniform one
     words = f'{article} {family}{SYSTEMS[results["system"]]} with {results["latent_dim"]} latent dimensions'
     return words.removesuffix('s') if results['latent_dim'] == 1 else words
 

@@ -53,6 +53,7 @@ def test_the_sentences_say_what_is_known(changes, said, not_said):
     [
         ('ad', None, 128, 'an auto-decoder with 128 latent dimensions'),
         ('vae', 'exponential', 2, 'an exponential variational auto-encoder with 2 latent dimensions'),
+        ('vad', 'uniform', 3, 'a uniform variational auto-decoder with 3 latent dimensions'),
         ('gan', None, 1, 'a generative adversarial network with 1 latent dimension'),
     ],
 )
