@@ -47,7 +47,7 @@ def report(
     signature = dict(params_ptr='*' + dtype, rows_ptr='*i64', **dict.fromkeys(fused.SCALARS, 'i32'))
     with torch.device('meta'):  # only shape and strides
         params = torch.empty(1, *family.shape(d), dtype=torch.float64 if dtype == 'fp64' else torch.float32)
-        _, constants = module.layout(params)
+        constants = full.layout(params) if family.packed else fused.layout(params)[1]
     constants |= dict(
         ids_ptr=None, draws_ptr=None, D=d, COMPUTE=triton.language.dtype(compute), NOISE=family.noise_triton
     )

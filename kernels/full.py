@@ -3,15 +3,16 @@
     forward     z = mu + L e        kl        (formulas: families/gaussian_full.py)
     backward    the gradient in mu, s and T, from the gradients in z and kl
 
-Read fused.py first, whose functions these kernels share. A program, a single warp, works on one sample.
-Nearly all of its numbers are the D (D - 1) / 2 of T: each is read once, and in the backward pass its gradient
-is written once. No matrix [D, D] is ever stored.
+Read fused.py first, whose functions these kernels share. A program works on one sample. Nearly all of its
+numbers are the D (D - 1) / 2 of T: each is read once, and in the backward pass its gradient is written once.
+No matrix [D, D] is ever stored.
 
-The tile. T's rows are read COUNT at a time, as a tensor [BLOCK / 8, COUNT, 8]: element (b, r, l) is column j
-= 8 b + l of the tile's row r. Triton gives neighbouring lanes the last axis, and then the axis before it:
-eight lanes read 32 neighbouring bytes of a row, a sector of memory, and the warp reads four rows at once. A
-sum over j is then additions within a lane and three shuffles; with all 32 lanes along a row, it would be five
-shuffles for each row.
+The tile. T's rows are read COUNT at a time, as a tensor [BLOCK / LANES, COUNT, LANES]: element (b, r, l) is
+column j = LANES b + l of the tile's row r. Triton gives neighbouring lanes the last axis, and then the axis
+before it: 16 lanes access 64 neighbouring bytes of a row, and a warp two rows at once. A sum over j is then
+additions within a lane and four shuffles; with all 32 lanes along a row, it would be five for each row. With
+eight lanes it would be three, but rows start anywhere: 32 bytes lie in two sectors of memory (of 32 bytes
+each), 64 bytes in three.
 
 The loop over T's rows is unrolled, 64 rows at a time: then the compiler knows which parts of a tile lie
 wholly above the diagonal, and leaves them out. The noise e is drawn once for up to 128 dimensions, and serves
@@ -28,8 +29,10 @@ from kernels.families import family
 from kernels.families.gaussian import GAUSSIAN
 from kernels.fused import ANY_VALUE, tile_noise, tile_parameters, tile_samples
 
-WARPS = 1  # of a program
-TILE = 512  # elements of T at a time: 16 a lane
+# The fastest of seven choices on an H100 (docs/gpu.md).
+LANES = 16  # along a row of T
+WARPS = 2  # of a program
+TILE = 2048  # elements of T at a time: 32 a lane
 
 
 @triton.jit
@@ -38,23 +41,27 @@ def tile_triangle(
     row,  # [1]
     valid,  # [1]
     i,  # [1, COUNT, 1]
-    j,  # [BLOCK / 8, 1, 8]
+    j,  # [BLOCK / LANES, 1, LANES]
+    LANES: tl.constexpr,
     STRIDE_N: tl.constexpr,
     STRIDE_K: tl.constexpr,
     D: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):
-    """T_ij [BLOCK / 8, COUNT, 8], 0 on and above the diagonal and where there is no row i."""
+    """T_ij [BLOCK / LANES, COUNT, LANES], 0 on and above the diagonal and where there is no row i."""
     first = 2 * D + (i * (i - 1) >> 1)  # place of T_i0 in a row of params
     # Columns of row i; one comparison for an element instead of three.
     length = tl.where((i < D) & valid[:, None, None], i, 0)
     ptr = params_ptr + (row * STRIDE_N)[:, None, None] + first.to(tl.int64) * STRIDE_K + j * STRIDE_K
-    return tl.load(ptr, mask=j < length, other=0.0).to(COMPUTE)
+    # How many addresses are neighbours along each axis: by that the compiler sorts the axes, to give them to
+    # lanes. Only LANES is true; the 2 says which axis comes next. Triton 3.6 would take the first, and twice
+    # as many instructions. No access becomes wider than the last axis allows.
+    return tl.load(tl.max_contiguous(ptr, [1, 2, LANES]), mask=j < length, other=0.0).to(COMPUTE)
 
 
 @triton.jit
 def sum_over_columns(x):
-    """[BLOCK / 8, COUNT, 8] -> [1, COUNT]."""
+    """[BLOCK / LANES, COUNT, LANES] -> [1, COUNT]."""
     return tl.sum(tl.sum(x, 0), 1)[None, :]
 
 
@@ -81,6 +88,7 @@ def sample_kl_kernel(
     UNROLLED: tl.constexpr,
     COUNT: tl.constexpr,
     BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     sample, row, exists, valid, id, draw = tile_samples(rows_ptr, ids_ptr, draws_ptr, draw, N, B, 1)
     total = tl.zeros([1, COUNT], COMPUTE)
@@ -97,10 +105,10 @@ def sample_kl_kernel(
             for start_j in range(0, start_i + COUNT, BLOCK):
                 if D > BLOCK:
                     e = tile_noise(k0, k1, start_j, draw, id, step, COMPUTE, NOISE, 1, BLOCK)
-                j = start_j + tl.arange(0, BLOCK).reshape(BLOCK // 8, 1, 8)
-                t = tile_triangle(params_ptr, row, valid, i, j, STRIDE_N, STRIDE_K, D, COMPUTE)
+                j = start_j + tl.arange(0, BLOCK).reshape(BLOCK // LANES, 1, LANES)
+                t = tile_triangle(params_ptr, row, valid, i, j, LANES, STRIDE_N, STRIDE_K, D, COMPUTE)
                 # I + T instead of T: the diagonal's part of z is e_i.
-                sum_te += sum_over_columns(tl.where(i == j, 1.0, t) * e.reshape(BLOCK // 8, 1, 8))
+                sum_te += sum_over_columns(tl.where(i == j, 1.0, t) * e.reshape(BLOCK // LANES, 1, LANES))
                 sum_tt += sum_over_columns(t * t)
             z, kl = SAMPLE_KL(params, sum_te)
             sigma = exp(params[1])
@@ -137,6 +145,7 @@ def sample_kl_gradient_kernel(
     UNROLLED: tl.constexpr,
     COUNT: tl.constexpr,
     BLOCK: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     sample, row, exists, valid, id, draw = tile_samples(rows_ptr, ids_ptr, draws_ptr, draw, N, B, 1)
     dkl = tl.zeros([1, 1], COMPUTE)
@@ -163,15 +172,17 @@ def sample_kl_gradient_kernel(
             for start_j in range(0, start_i + COUNT, BLOCK):
                 if D > BLOCK:
                     e = tile_noise(k0, k1, start_j, draw, id, step, COMPUTE, NOISE, 1, BLOCK)
-                j = start_j + tl.arange(0, BLOCK).reshape(BLOCK // 8, 1, 8)
-                t = tile_triangle(params_ptr, row, valid, i, j, STRIDE_N, STRIDE_K, D, COMPUTE)
-                e_j = e.reshape(BLOCK // 8, 1, 8)
+                j = start_j + tl.arange(0, BLOCK).reshape(BLOCK // LANES, 1, LANES)
+                t = tile_triangle(params_ptr, row, valid, i, j, LANES, STRIDE_N, STRIDE_K, D, COMPUTE)
+                e_j = e.reshape(BLOCK // LANES, 1, LANES)
                 sum_te += sum_over_columns(tl.where(i == j, 1.0, t) * e_j)
                 sum_tt += sum_over_columns(t * t)
                 dt = by_z[:, :, None] * e_j + by_kl[:, :, None] * t
                 first = 2 * D + (i * (i - 1) >> 1)
                 length = tl.where((i < D) & stored[:, None, None], i, 0)
-                add_or_store(gradient_ptr[:, :, None] + first + j, dt, j < length, SCATTER)
+                # The same layout as that of t.
+                dt_ptr = gradient_ptr[:, :, None] + first + j
+                add_or_store(tl.max_contiguous(dt_ptr, [1, 2, LANES]), dt, j < length, SCATTER)
             dmu, ds = GRADIENT(params, sum_te, dz, dkl)
             inside &= stored[:, None]
             add_or_store(gradient_ptr + d[None, :], dmu, inside, SCATTER)
@@ -189,24 +200,24 @@ def add_or_store(ptr, value, mask, ADD: tl.constexpr):
 # ------------------------------------------------------------------------------------- launching
 
 
-def layout(params: Tensor) -> tuple[int, dict]:
-    """Samples of a program, and the constants of both kernels that say how params and a tile lie."""
+def layout(params: Tensor) -> dict:
+    """The constants of both kernels that say how params and a tile lie."""
     d = family('gaussian-full').latent_dim(params)
-    block = max(8, min(128, triton.next_power_of_2(d)))
+    block = max(LANES, min(128, triton.next_power_of_2(d)))
     count = min(TILE // block, triton.next_power_of_2(max(d, 1)))
     unrolled = max(count, min(64, triton.next_power_of_2(d))) if d <= block else count
     strides = dict(STRIDE_N=params.stride(0), STRIDE_K=params.stride(1))
-    return 1, dict(UNROLLED=unrolled, COUNT=count, BLOCK=block, **strides)
+    return dict(UNROLLED=unrolled, COUNT=count, BLOCK=block, LANES=LANES, **strides)
 
 
 def sample_kl(params: Tensor, *arguments) -> tuple[Tensor, Tensor]:
     """The operator `sample_kl` of sampling.py for packed params [N, K]: z [B, D] and kl [B]."""
     dist, *_, rows, _, _, _ = arguments
     z, kl = fused.new_outputs(params, dist, rows)
-    samples, constants = layout(params)
+    constants = layout(params)
     constants['SAMPLE_KL'] = GAUSSIAN.sample_kl_triton
     arguments = params, *arguments
-    fused.launch(sample_kl_kernel, len(z), samples, WARPS, (z, kl), constants, arguments)
+    fused.launch(sample_kl_kernel, len(z), 1, WARPS, (z, kl), constants, arguments)
     return z, kl
 
 
@@ -216,8 +227,8 @@ def sample_kl_gradient(dz, dkl, scatter: bool, params: Tensor, *arguments) -> Te
     gradient = fused.new_gradient(params, rows, scatter)
     batch = len(params) if rows is None else len(rows)
     dz, dkl, strides = fused.output_gradients(dz, dkl)
-    samples, constants = layout(params)
+    constants = layout(params)
     constants |= strides | dict(GRADIENT=GAUSSIAN.gradient_triton, SCATTER=scatter)
     tensors, arguments = (dz, dkl, gradient), (params, *arguments)
-    fused.launch(sample_kl_gradient_kernel, batch, samples, WARPS, tensors, constants, arguments)
+    fused.launch(sample_kl_gradient_kernel, batch, 1, WARPS, tensors, constants, arguments)
     return gradient.to(params.dtype)

@@ -113,11 +113,11 @@ def test_accesses_are_16_bytes_wide_and_move_what_the_design_says(found):
 def test_a_full_covariance_is_read_and_written_once(found):
     for r in found['reports']:
         if r['dist'] == FULL and r['target'] != 'gfx942':
-            # T in blocks of 8 x 8, two numbers a lane: 36 blocks on or below the diagonal, of which the
-            # compiler leaves out what is beyond row 60. The rest: mu, s and dz, perhaps in two layouts.
-            assert 66 <= r['machine_loads'] <= 72 + 3 * 2 * 8 + 4, r
-            stores = r['machine_stores'] - 8  # of z, or of the gradient in mu and s
-            assert stores <= 1 + (72 + 8 if r['kernel'] == 'backward' else 0), r
+            # T in blocks of 4 x 16, a number a lane: 36 blocks up to row 60 have columns below the diagonal.
+            # The rest: mu, s and dz, perhaps in two layouts.
+            assert 36 <= r['machine_loads'] <= 36 + 3 * 2 * 8 + 4, r
+            stores = r['machine_stores'] - 2  # of z, or of the gradient in mu
+            assert stores <= 1 + (36 + 2 if r['kernel'] == 'backward' else 0), r
 
 
 def test_adam_for_long_rows_moves_8_bytes_at_once(found):
@@ -130,10 +130,10 @@ def test_adam_for_long_rows_moves_8_bytes_at_once(found):
 def test_instructions_stay_below_what_the_bandwidth_leaves_time_for(found):
     for r in found['reports']:
         if r['target'] == 'sm_90' and r['dist'] == FULL:
-            # Each of an H200's 132 multiprocessors issues 4 instructions a cycle, in which a copy moves 19
-            # bytes (4.3 TB/s at 1.7 GHz). A sample's K = 1890 numbers are one warp's work, without a loop.
+            # Each of an H100's 132 multiprocessors issues 4 instructions a cycle, in which a copy moves 13
+            # bytes (3.0 TB/s at 1.75 GHz). A sample's K = 1890 numbers are two warps' work, without a loop.
             moved = 1890 * 4 * (1 if r['kernel'] == 'forward' else 2)
-            assert r['instructions'] <= 4 * moved / 19, r
+            assert 2 * r['instructions'] <= 4 * moved / 13, r
         elif r['target'] == 'sm_90':
             # Forward about 80, at 12 bytes an element. Backward and Adam move more bytes, which take more
             # time.

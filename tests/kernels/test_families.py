@@ -138,7 +138,7 @@ def test_samples_follow_the_posterior(sample_kl, dist, random_params, device):
 
 
 def test_the_mean_equals_torch_distributions(dist, random_params):
-    params = random_params(dist, n=1, d=4)
+    params = random_params(dist, n=1, d=4).cpu()
     torch.testing.assert_close(kernels.family(dist).mean(params), DISTRIBUTIONS[dist][0](params).mean)
 
 
