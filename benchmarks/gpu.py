@@ -4,8 +4,9 @@ Usage:
     python -m benchmarks.gpu                       all parts
     python -m benchmarks.gpu --parts steps table   some of them; the figures of the others stay
 
-Each part is a process of its own with a time limit, and leaves PART.json and PART.log. Where one fails, the
-others go on. gpu.md, a page of tables, and table.png show what is there.
+Each part is a process of its own with a time limit, and leaves PART.json, which has each row as soon as it
+is measured, and PART.log. Where one fails, the others go on. gpu.md, a page of tables, and table.png show
+what is there.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,17 +40,17 @@ from training import (
     run_command,
     write_json,
 )
+from training.checkpoints import read_metrics
 
 # How a step is launched -> changes of the configuration, and whether torch.compile compiles the decoder.
 LAUNCHES = {
-    'one by one': ({}, False),
-    '--cuda-graph': (dict(cuda_graph=True), False),
-    'torch.compile': ({}, True),
-    'torch.compile and --cuda-graph': (dict(cuda_graph=True), True),
-    '--bfloat16': (dict(bfloat16=True), False),
-    '--bfloat16 --cuda-graph': (dict(bfloat16=True, cuda_graph=True), False),
+    'one by one': (dict(eager=True), False),
+    'CUDA graph': ({}, False),
+    'one by one, torch.compile': (dict(eager=True), True),
+    'CUDA graph, torch.compile': ({}, True),
+    'CUDA graph, --bfloat16': (dict(bfloat16=True), False),
 }
-MINUTES = {'tests': 5, 'kernels': 4, 'steps': 3, 'runs': 2, 'table': 3, 'full': 3}  # at most, of the parts
+MINUTES = {'tests': 5, 'kernels': 4, 'steps': 3, 'runs': 3, 'table': 3, 'full': 2}  # at most, of the parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +78,10 @@ def attempt(measure: Callable[[], dict]) -> dict:
         return {'error': f'{type(error).__name__}: {error}'.splitlines()[0]}
 
 
-# ------------------------------------------------------------------------------------------- the parts
+# ------------------------------------------------------------ the parts: generators of rows of their tables
 
 
-def run_tests(options: Options, device: torch.device) -> list[dict]:
+def run_tests(options: Options, device: torch.device) -> Iterator[dict]:
     """The kernels' tests on this device, and those of CUDA graphs. The log has what failed."""
     paths = ['tests/kernels', 'tests/training/test_cuda_graph.py']
     if device.type == 'cpu':
@@ -91,21 +92,25 @@ def run_tests(options: Options, device: torch.device) -> list[dict]:
     found = {word: int(number) for number, word in re.findall(r'(\d+) (passed|failed|skipped|error)', output)}
     if not found:
         raise UserError('expected a summary of the tests, got none')
-    return [{name: found.get(name, 0) for name in ('passed', 'failed', 'error', 'skipped')}]
+    yield {name: found.get(name, 0) for name in ('passed', 'failed', 'error', 'skipped')}
 
 
-def measure_kernels(options: Options, device: torch.device) -> list[dict]:
+def measure_kernels(options: Options, device: torch.device) -> Iterator[dict]:
     """python -m kernels.benchmark, whose own folder has its plot."""
     command = [sys.executable, '-m', 'kernels.benchmark', '--dir', str(options.dir / 'kernels')]
-    subprocess.run(command, check=True)
-    return read_json(options.dir / 'kernels' / 'benchmark.json')['rows']
+    path = options.dir / 'kernels' / 'benchmark.json'
+    path.unlink(missing_ok=True)
+    try:
+        subprocess.run(command, check=True)
+    finally:
+        if path.exists():
+            yield from read_json(path)['rows']
 
 
-def measure_steps(options: Options, device: torch.device) -> list[dict]:
+def measure_steps(options: Options, device: torch.device) -> Iterator[dict]:
     """A training step as it is launched in different ways."""
     train_set, _ = load_images(options.data_path)
-    cases = [('groupnorm', 64), ('groupnorm', 1024), ('dcgan7x7', 64), ('dcgan7x7', 1024)]
-    rows = []
+    cases = [('groupnorm', 64), ('groupnorm', 256), ('groupnorm', 1024), ('dcgan7x7', 64)]
     for decoder, batch_size in cases if device.type == 'cuda' else [('groupnorm', 16)]:
         case, steps = dict(decoder=decoder, batch_size=batch_size), {}
 
@@ -119,55 +124,55 @@ def measure_steps(options: Options, device: torch.device) -> list[dict]:
                 step()
             return {'step': step}
 
+        # A CPU has no graphs: their rows would repeat the others.
         launches = [name for name in LAUNCHES if device.type == 'cuda' or 'graph' not in name]
+        if case != dict(decoder='groupnorm', batch_size=64):  # compiling takes half a minute
+            launches = [name for name in launches if 'compile' not in name]
         for launch in launches:
             started = attempt(lambda: start(launch))
             if 'step' in started:
                 steps[launch] = started['step']
             else:
-                rows.append(case | {'launch': launch} | started)
-        times = by_turns(steps, device, 15 if device.type == 'cuda' else 0)
+                yield case | {'launch': launch} | started
+        times = by_turns(steps, device, 4 if device.type == 'cuda' else 0)
         first = next(iter(times.values()))
-        rows += [case | {'launch': launch, 'ms': ms, 'gain': first / ms} for launch, ms in times.items()]
-    return rows
+        yield from (case | {'launch': launch, 'ms': ms, 'gain': first / ms} for launch, ms in times.items())
 
 
-def measure_runs(options: Options, device: torch.device) -> list[dict]:
-    """Whole processes on 1,000 images, and their seconds of training."""
-    return whole_runs(
-        options, device, [[], ['--epochs', '100']] if device.type == 'cuda' else [['--epochs', '1']]
-    )
+def measure_runs(options: Options, device: torch.device) -> Iterator[dict]:
+    """Whole processes on 1,000 images. Seconds of epochs are a part of those of training, with which latents
+    are started and refined."""
+    if device.type == 'cuda':
+        hundred = ['--epochs', '100']
+        return whole_runs(options, device, [[], hundred, [*hundred, '--batch-size', '256'], ['--eager']])
+    return whole_runs(options, device, [['--epochs', '1']])
 
 
-def measure_full(options: Options, device: torch.device) -> list[dict]:
+def measure_full(options: Options, device: torch.device) -> Iterator[dict]:
     """Whole processes on 60,000 images, graded on 10,000."""
     if device.type == 'cuda':
         return whole_runs(options, device, [['--n-train', 'all', '--n-test', 'all']])
     return whole_runs(options, device, [['--epochs', '1', '--n-train', '200', '--n-test', '50']])
 
 
-def whole_runs(options: Options, device: torch.device, runs: list[list[str]]) -> list[dict]:
+def whole_runs(options: Options, device: torch.device, runs: list[list[str]]) -> Iterator[dict]:
     common = ['--device', device.type, *(['--data-path', options.data_path] if options.data_path else [])]
-    rows = []
     for flags in runs:
-        for launch in ([], ['--cuda-graph']) if device.type == 'cuda' else ([],):
 
-            def run():
-                with tempfile.TemporaryDirectory() as folder:
-                    results, seconds = time_run(
-                        'train_vad.py', [*flags, *launch, *common], Path(folder) / 'run'
-                    )
-                names = 'train_seconds', 'test_seconds', 'test_loss', 'test_negative_elbo'
-                return {'seconds': seconds} | {name: results[name] for name in names}
+        def run():
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / 'run'
+                results, seconds = time_run('train_vad.py', [*flags, *common], path)
+                epochs = sum(line['seconds'] for line in read_metrics(path))
+            names = 'train_seconds', 'test_seconds', 'test_loss', 'test_negative_elbo'
+            return {'seconds': seconds, 'epochs_seconds': epochs} | {name: results[name] for name in names}
 
-            rows.append({'command': ' '.join(['train_vad.py', *flags, *launch])} | attempt(run))
-    return rows
+        yield {'command': ' '.join(['train_vad.py', *flags])} | attempt(run)
 
 
-def measure_table(options: Options, device: torch.device) -> list[dict]:
+def measure_table(options: Options, device: torch.device) -> Iterator[dict]:
     """A step of 64 images, of more and more images, each with its latents: it should not grow with them."""
     sizes = [10**exponent for exponent in range(3, 8 if device.type == 'cuda' else 5)]
-    rows = []
     for n in sizes:
 
         def measure():
@@ -177,8 +182,7 @@ def measure_table(options: Options, device: torch.device) -> list[dict]:
                 ms = by_turns({'step': step}, device, 5 if device.type == 'cuda' else 0)['step']
             return {'ms': ms, 'peak_memory_gb': peak_memory(device)}
 
-        rows.append({'images': n} | attempt(measure))
-    return rows
+        yield {'images': n} | attempt(measure)
 
 
 PARTS = {
@@ -204,17 +208,22 @@ def describe_machine(device: torch.device) -> dict:
 
 
 def run_part(part: str, options: Options):
-    """In this process. Its rows, or the error, go to PART.json."""
+    """In this process. Its rows, and an error that ends it, go to PART.json."""
     device, started = pick_device(options.device), time.perf_counter()
-    result = describe_machine(device)
-    try:
-        result['rows'] = PARTS[part](options, device)
-    finally:
-        result['seconds'] = round(time.perf_counter() - started, 1)
-        if 'rows' not in result:
-            error = sys.exc_info()[1]
-            result['error'] = f'{type(error).__name__}: {error}'.splitlines()[0]
+    result = describe_machine(device) | {'rows': []}
+
+    def save(**more):
+        result.update(more, seconds=round(time.perf_counter() - started, 1))
         write_json(options.dir / f'{part}.json', result)
+
+    save()
+    try:
+        for row in PARTS[part](options, device):
+            result['rows'].append(row)
+            save()
+    except BaseException as error:
+        save(error=f'{type(error).__name__}: {error}'.splitlines()[0])
+        raise
 
 
 def run_in_process(part: str, options: Options):
@@ -223,7 +232,7 @@ def run_in_process(part: str, options: Options):
     command = [sys.executable, '-m', 'benchmarks.gpu', '--parts', part, '--dir', str(options.dir)]
     for name, value in (('--data-path', options.data_path), ('--device', options.device)):
         command += [name, value] if value else []
-    minutes, error = MINUTES[part], 'ended without a result'
+    minutes, error = MINUTES[part], None
     with open(options.dir / f'{part}.log', 'w') as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
@@ -237,8 +246,11 @@ def run_in_process(part: str, options: Options):
             process.kill()  # one that waits for the GPU, say
             process.wait()
     path = options.dir / f'{part}.json'
-    if not path.exists() or error.startswith('not done'):
-        write_json(path, describe_machine(pick_device(options.device)) | {'error': error})
+    result = describe_machine(pick_device(options.device)) | {'rows': []}
+    if path.exists():
+        result = read_json(path)
+    if error or (process.returncode and 'error' not in result):
+        write_json(path, result | {'error': error or f'ended with status {process.returncode}'})
 
 
 def write_page(folder: Path):
@@ -252,6 +264,7 @@ def write_page(folder: Path):
         lines += [f'## {part.capitalize()}\n', f'{PARTS[part].__doc__.strip()} ({machine})\n']
         if 'error' in result:
             lines += [f'**Failed:** {result["error"]}\n']
+        if not result['rows']:
             continue
         columns = list(dict.fromkeys(name for row in result['rows'] for name in row))
         cells = [[as_text(row.get(name, '')) for name in columns] for row in result['rows']]

@@ -6,10 +6,11 @@ First it copies a large tensor: the bandwidth of this copy is the limit. Then, f
 course's 64 x 60 to 2^26 elements, it times sampling with KL, forward and forward + backward:
 
     distributions   composed from torch.distributions, as a user would
-    compiled        the same through torch.compile (on a GPU only)
+    compiled        the same through torch.compile: on a GPU, from 1,024 samples on, not the full covariance
     sample_kl       ours: the Triton kernels on a GPU, the PyTorch reference on a CPU
 
-A CPU stops at 2^20 elements. Last, it times Adam's step for 64 rows of latents.
+A CPU stops at 2^20 elements. Last, it times Adam's step for 64 rows of latents. On a GPU the times are those
+of its work; what the host takes to launch it from Python is a column of its own.
 
 The bytes are those that must move: parameters and gradients read once, results and gradients written once, no
 noise. The table is printed; DIR gets benchmark.json and benchmark.png.
@@ -20,6 +21,9 @@ import datetime
 import itertools
 import json
 import platform
+import statistics
+import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -68,11 +72,37 @@ def composed(params, dist):
 
 
 def seconds(function, device):
-    """Median time of a call; a GPU's caches are emptied before each."""
+    """Median time of a call."""
     if device == 'cuda':
-        return triton.testing.do_bench(function, warmup=50, rep=200, return_mode='median') / 1e3
+        return gpu_seconds(function)
     timer = Timer('function()', globals={'function': function}, num_threads=torch.get_num_threads())
     return timer.blocked_autorange(min_run_time=0.5).median
+
+
+def gpu_seconds(function, repeats=25):
+    """Median time of a call's work on the GPU, whose caches are emptied before it."""
+    cache = torch.empty(2**28, dtype=torch.int8, device='cuda')
+    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
+    function()  # compiles
+    for start, end in events:
+        cache.zero_()
+        torch.cuda._sleep(5_000_000)  # cycles, about 3 ms, in which the host launches all that follows
+        start.record()
+        function()
+        end.record()
+    torch.cuda.synchronize()
+    return statistics.median(start.elapsed_time(end) for start, end in events) / 1e3
+
+
+def host_seconds(function):
+    """What a call takes on the host, which does not wait for the GPU."""
+    torch.cuda.synchronize()
+    started = time.perf_counter()
+    for _ in range(20):
+        function()
+    ended = time.perf_counter()
+    torch.cuda.synchronize()
+    return (ended - started) / 20
 
 
 def copy_bandwidth(device):
@@ -94,16 +124,19 @@ def sizes(dist, device):
     return SIZES if device == 'cuda' else SIZES[:3]
 
 
-def measure(device):
-    """The copy's bandwidth, and a dict of results for each family, size, direction and method."""
-    ceiling, rows = copy_bandwidth(device), []
-    methods = {'distributions': composed}
-    if device == 'cuda':
-        methods['compiled'] = torch.compile(composed, dynamic=False)
-    methods['sample_kl'] = lambda params, dist: kernels.sample_kl(params, dist, seed=0, step=0)
-    cases = [(dist, size) for dist in kernels.FAMILIES for size in sizes(dist, device)]
+def measure(device, ceiling):
+    """A dict of results for each family, size, direction and method. ceiling: the copy's bytes a second."""
+    cases, known = [(dist, size) for dist in kernels.FAMILIES for size in sizes(dist, device)], None
     for dist, (b, d) in cases:
-        torch.compiler.reset()  # without it, the compiler gives up after eight sizes
+        methods = {'distributions': composed}
+        by_compiler = device == 'cuda' and b >= 1024 and not kernels.family(dist).packed
+        if by_compiler and dist != known:
+            # For a family once: with the second size, the compiler makes what serves all that follow.
+            torch.compiler.reset()
+            compiled, known = torch.compile(composed), dist
+        if by_compiler:
+            methods['compiled'] = compiled
+        methods['sample_kl'] = lambda params, dist: kernels.sample_kl(params, dist, seed=0, step=0)
         params = (0.3 * torch.randn(b, *kernels.family(dist).shape(d), device=device)).requires_grad_()
         gradients = torch.randn(b, d, device=device), torch.randn(b, device=device)
         calls = {
@@ -113,23 +146,22 @@ def measure(device):
             ),
         }
         for passes, call in calls.items():
-            times = {name: seconds(lambda: call(sample_kl), device) for name, sample_kl in methods.items()}
+            bound = {name: partial(call, sample_kl) for name, sample_kl in methods.items()}
+            times = {name: seconds(function, device) for name, function in bound.items()}
             moved = bytes_moved(params, d, passes != 'forward')
-            rows += [
-                dict(
+            for name, duration in times.items():
+                yield dict(
                     dist=dist,
                     batch=b,
                     dim=d,
                     passes=passes,
                     method=name,
-                    microseconds=time * 1e6,
-                    gb_per_second=moved / time / 1e9,
-                    share_of_copy=moved / time / ceiling,
-                    sample_kl_is_faster_by=time / times['sample_kl'],
+                    microseconds=duration * 1e6,
+                    gb_per_second=moved / duration / 1e9,
+                    share_of_copy=moved / duration / ceiling,
+                    sample_kl_is_faster_by=duration / times['sample_kl'],
+                    **({'host_microseconds': 1e6 * host_seconds(bound[name])} if device == 'cuda' else {}),
                 )
-                for name, time in times.items()
-            ]
-    return ceiling, rows
 
 
 def measure_adam(device):
@@ -192,20 +224,20 @@ def main():
     open(path, 'a').close()  # an error that would otherwise come after the measurements
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     versions = {'torch': torch.__version__} | ({'triton': triton.__version__} if device == 'cuda' else {})
-    ceiling, rows = measure(device)
+    ceiling = copy_bandwidth(device)
+    name = f'{platform.machine()} CPU, {torch.get_num_threads()} threads'
     result = dict(
         date=datetime.date.today().isoformat(),
-        device=torch.cuda.get_device_name()
-        if device == 'cuda'
-        else f'{platform.machine()} CPU, {torch.get_num_threads()} threads',
+        device=torch.cuda.get_device_name() if device == 'cuda' else name,
         **versions,
         copy_gb_per_second=ceiling / 1e9,
-        rows=rows,
-        adam=measure_adam(device),
+        rows=[],
     )
-    with writing(path):
-        path.write_text(json.dumps(result, indent=1), encoding='utf-8')
-    draw(result, args.dir / 'benchmark.png')
+
+    def save():
+        with writing(path):
+            path.write_text(json.dumps(result, indent=1), encoding='utf-8')
+
     print(
         *(f'{key} {value}' for key, value in versions.items()),
         result['date'],
@@ -215,14 +247,21 @@ def main():
     )
     print(
         f'{"family":13} {"B x D":>13} {"passes":19} {"method":14} {"us":>10} {"GB/s":>8} {"of copy":>8} '
-        f'{"to sample_kl":>12}'
+        f'{"to sample_kl":>12} {"host us" if device == "cuda" else ""}'
     )
-    for row in rows:
+    for row in measure(device, ceiling):
+        result['rows'].append(row)
+        save()  # what is measured stays if a later case fails
         print(
             f'{row["dist"]:13} {row["batch"]:>8} x {row["dim"]:<3}{row["passes"]:>19} {row["method"]:14} '
             f'{row["microseconds"]:10.1f} {row["gb_per_second"]:8.2f} {row["share_of_copy"]:8.1%} '
-            f'{row["sample_kl_is_faster_by"]:11.2f}x'
+            f'{row["sample_kl_is_faster_by"]:11.2f}x '
+            + (f'{row["host_microseconds"]:7.0f}' if device == 'cuda' else ''),
+            flush=True,
         )
+    result['adam'] = measure_adam(device)
+    save()
+    draw(result, args.dir / 'benchmark.png')
     for row in result['adam']:
         print(
             f'Adam for 64 of {row["rows"]:,} rows of 60: row_adam_ {row["row_adam_"]:.1f} us, '

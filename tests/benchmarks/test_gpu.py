@@ -36,7 +36,7 @@ def test_a_way_to_launch_a_step_that_fails_is_a_row_of_the_table(options, small)
 
 
 def test_a_step_is_measured_with_more_and_more_images(options, small):
-    rows = gpu.measure_table(options, CPU)
+    rows = list(gpu.measure_table(options, CPU))
     assert [row['images'] for row in rows] == [1000, 10_000]
     assert all(row['ms'] > 0 and row['peak_memory_gb'] > 0 for row in rows)
 
@@ -53,10 +53,10 @@ def test_a_run_that_fails_is_a_row_of_the_table(options, monkeypatch):
 def test_tests_are_counted(options, monkeypatch):
     end = subprocess.CompletedProcess([], 1, '= 1 failed, 20 passed, 3 skipped in 2 s =')
     monkeypatch.setattr(subprocess, 'run', lambda *_, **__: end)
-    assert gpu.run_tests(options, CPU) == [{'passed': 20, 'failed': 1, 'error': 0, 'skipped': 3}]
+    assert list(gpu.run_tests(options, CPU)) == [{'passed': 20, 'failed': 1, 'error': 0, 'skipped': 3}]
     end.stdout = 'Illegal instruction'
     with pytest.raises(UserError, match='expected a summary of the tests, got none'):
-        gpu.run_tests(options, CPU)
+        list(gpu.run_tests(options, CPU))
 
 
 def run(command, *arguments):
@@ -86,7 +86,9 @@ def test_the_error_of_a_part_is_kept(command, one_line, tmp_path, monkeypatch):
 
 
 class FakeProcess:
-    """A part's process: that of `full` takes too long, that of `runs` leaves figures, another's none."""
+    """A part's process: that of `full` takes too long, that of `runs` leaves figures, another dies."""
+
+    returncode = 0
 
     def __init__(self, command, **_):
         self.part, self.folder = (command[command.index(name) + 1] for name in ('--parts', '--dir'))
@@ -94,6 +96,7 @@ class FakeProcess:
     def wait(self, timeout=None):
         if self.part == 'full' and timeout and timeout > 60:
             raise subprocess.TimeoutExpired('full', timeout)
+        self.returncode = -11 if self.part == 'table' else 0
         if self.part == 'runs':
             write_json(f'{self.folder}/runs.json', gpu.describe_machine(CPU) | {'rows': [], 'seconds': 1.5})
 
@@ -108,8 +111,8 @@ def test_parts_that_fail_do_not_cost_the_others(command, tmp_path, monkeypatch):
     status, out, err = run(command, '--parts', 'table', 'full', 'runs', '--dir', tmp_path)
     assert status == 0 and not err
     assert [' '.join(line.split()) for line in out.splitlines()[:3]] == [
-        'table failed: ended without a result',
-        'full failed: not done after 3 minutes',
+        'table failed: ended with status -11',
+        'full failed: not done after 2 minutes',
         'runs 1.5 s',
     ]
     assert (tmp_path / 'gpu.md').read_text().count('**Failed:**') == 2
