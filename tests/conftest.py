@@ -29,6 +29,7 @@ from PIL import Image  # noqa: E402
 from threadpoolctl import threadpool_limits  # noqa: E402
 
 from evaluation import frechet  # noqa: E402
+from training import loop  # noqa: E402
 from training.command import run_command  # noqa: E402
 from training.data import ImageDataset, read_digits  # noqa: E402
 from training.systems import VADConfig  # noqa: E402
@@ -47,6 +48,21 @@ def no_network(monkeypatch):
     monkeypatch.setattr(torchvision.datasets.MNIST, 'download', download)
     monkeypatch.setattr(torchvision.datasets.Imagenette, '_download', download)
     monkeypatch.delenv('DATA_PATH', raising=False)
+
+
+@pytest.fixture(autouse=True)
+def on_the_cpu(request, monkeypatch):
+    """Commands without --device run on the CPU, where they repeat bit for bit. Tests of the kernels, of CUDA
+    graphs and of runs with --device cuda use a GPU where there is one."""
+    if not {'kernels', 'test_cuda_graph.py', 'test_on_gpu.py'} & set(request.node.path.parts):
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')  # of processes to be started
+
+
+@pytest.fixture
+def saved_every_epoch(monkeypatch):
+    """A checkpoint after each epoch, however short."""
+    monkeypatch.setattr(loop, 'SAVE_EVERY', 0)
 
 
 # ------------------------------------------------------------------------------------------------ data
@@ -180,6 +196,8 @@ def start_process(tmp_path):
             sys.exit(run_main(module, arguments))
 
     def start(module, *arguments, **environment):
+        if torch.cuda.is_initialized():
+            pytest.skip('a process that has used a GPU cannot be forked')
         outputs = [tmp_path / f'process{len(started)}.{name}' for name in ('out', 'err')]
         for path in outputs:
             path.touch()

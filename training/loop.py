@@ -14,6 +14,9 @@ from training.files import append_line, write_atomically
 from training.trainer import BaseTrainer
 
 CHECK_EVERY = 50  # steps between readings of the loss, each of which synchronises host and GPU
+# Seconds, at least, between checkpoints, and so about what a killed run loses. On a GPU an epoch of a
+# thousand images takes less time than its checkpoint.
+SAVE_EVERY = 5
 
 
 class InterruptFlag:
@@ -34,13 +37,13 @@ class InterruptFlag:
 
 
 def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
-    """Take steps until the trainer is done; write folder/metrics.jsonl and folder/checkpoint.pt after every
-    epoch.
+    """Take steps until the trainer is done. After every epoch write a line of folder/metrics.jsonl, and
+    folder/checkpoint.pt if the last one is SAVE_EVERY seconds old.
 
     checkpoint: the state to go on from. On Ctrl-C the step in progress ends, a checkpoint is written, and
     KeyboardInterrupt is raised. NotFinite: the loss was not finite; the last checkpoint is left as it is.
     """
-    started = time.perf_counter()
+    started = saved = time.perf_counter()
     images, config = trainer.images, trainer.config
     metrics_path, checkpoint_path = folder / 'metrics.jsonl', folder / 'checkpoint.pt'
     metrics = []
@@ -86,7 +89,6 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
                 if stop:
                     break
             means = trainer.check_finite()
-            trainer.check_weights(index)  # on the last batch
             if trainer.step_number % trainer.steps_per_epoch == 0:
                 stop = any_process(interrupt.raised)
                 line = trainer.end_epoch(epoch + 1, means)
@@ -95,8 +97,11 @@ def fit(trainer: BaseTrainer, folder: Path, checkpoint: dict | None = None):
                     append_line(metrics_path, json.dumps(line))
                 barrier()
                 started = time.perf_counter()
-            state = {'stage': 'training', 'config': config.to_dict(), **trainer.state_dict()}
-            save_shared_checkpoint(checkpoint_path, state, images.total)
+            if any_process(stop or trainer.done() or time.perf_counter() - saved > SAVE_EVERY):
+                trainer.check_weights(index)  # on the last batch
+                state = {'stage': 'training', 'config': config.to_dict(), **trainer.state_dict()}
+                save_shared_checkpoint(checkpoint_path, state, images.total)
+                saved = time.perf_counter()
             if stop:
                 raise KeyboardInterrupt
     trainer.finish()

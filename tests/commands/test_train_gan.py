@@ -105,6 +105,7 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(command, flags, tmp_path,
     assert status == 2 and 'from another configuration: seed 0 (now 1)' in err
 
 
+@pytest.mark.usefixtures('saved_every_epoch')
 @pytest.mark.parametrize('poison, step', [('images', 14), ('weights', 24)])
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(
     command, flags, tmp_path, monkeypatch, one_line, poison, step

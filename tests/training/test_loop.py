@@ -11,6 +11,7 @@ from evaluation import Sampler
 from evaluation.grades import grade_test
 from evaluation.losses import course_loss, reconstruction_loss
 from networks import ENCODERS
+from training import loop
 from training.batches import Images
 from training.checkpoints import load_checkpoint, read_metrics
 from training.data import ImageDataset
@@ -108,6 +109,7 @@ def lines_without_seconds(folder):
     return [{**line, 'seconds': None} for line in read_metrics(folder)]
 
 
+@pytest.mark.usefixtures('saved_every_epoch')
 @pytest.mark.parametrize(
     'dist, encoder', [(None, None), ('gaussian', None), (None, 'conv'), ('laplace', 'lstm')]
 )
@@ -130,9 +132,21 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(
     assert lines_without_seconds(tmp_path) == lines_without_seconds(whole)
 
 
+@pytest.mark.parametrize('seconds, saved', [(0, [6, 12, 18, 24]), (3600, [24])])
+def test_a_checkpoint_is_saved_when_the_last_one_is_old_and_at_the_end(
+    digits, small_config, make_trainer, tmp_path, monkeypatch, seconds, saved
+):
+    trainer, steps = make_trainer(small_config('gaussian', epochs=4), digits[0].part(slice(32))), []
+    monkeypatch.setattr(loop, 'SAVE_EVERY', seconds)
+    monkeypatch.setattr(loop, 'save_shared_checkpoint', lambda path, state, n: steps.append(state['step']))
+    fit(trainer, tmp_path)
+    assert steps == saved
+
+
 # ------------------------------------------------------------------------------------------ divergence
 
 
+@pytest.mark.usefixtures('saved_every_epoch')
 def test_weights_that_the_last_step_ruined_are_not_saved(
     digits, small_config, make_trainer, stop_at, tmp_path
 ):
@@ -148,6 +162,7 @@ def test_weights_that_the_last_step_ruined_are_not_saved(
     assert load_checkpoint(tmp_path / 'checkpoint.pt')['step'] == 12
 
 
+@pytest.mark.usefixtures('saved_every_epoch')
 def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(
     digits, small_config, make_trainer, stop_at, tmp_path
 ):
