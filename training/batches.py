@@ -117,8 +117,10 @@ class Images:
     def epoch(self, seed: int, epoch: int, batch_size: int) -> list[tuple[Tensor, int]]:
         """The batches of an epoch: of each the indices of this process's images, int64 [B], and the size of
         the whole."""
-        batches = epoch_order(self.total, seed, epoch).split(batch_size)
-        images = [index % self.total - self.first for index in batches]  # where this process would have them
-        own = [index[(0 <= image) & (image < self.n)] for index, image in zip(batches, images)]
-        on_device = torch.cat(own).to(self.device).split([len(index) for index in own])  # one transfer
-        return list(zip(on_device, map(len, batches)))
+        order = epoch_order(self.total, seed, epoch)
+        batch = torch.arange(len(order)) // batch_size
+        image = order % self.total - self.first  # where this process would have it
+        own = (0 <= image) & (image < self.n)
+        sizes = batch.bincount().tolist()
+        own_sizes = batch[own].bincount(minlength=len(sizes)).tolist()
+        return list(zip(order[own].to(self.device).split(own_sizes), sizes))  # one transfer
