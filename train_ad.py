@@ -27,7 +27,7 @@ def main():
     config = parse_flags(ADConfig)  # --help lists them
     device = distributed.start(config.device)  # joins the other processes, if torchrun launched several
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
-    model = build_model(config).to(device)  # a decoder: z [B, D] to images [B, 28, 28]
+    model = build_model(config, device)  # a decoder: z [B, D] to images [B, 28, 28]
 
     # A run can be resumed, and replaces an older one only when it is finished.
     with open_run(config, device, train_set) as run:

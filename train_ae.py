@@ -42,7 +42,7 @@ def train(config: AEConfig):
     """One run from its images to its report."""
     device = distributed.start(config.device, one_only=True)
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
-    model = build_model(config).to(device)  # an encoder to codes [B, D], and a decoder
+    model = build_model(config, device)  # an encoder to codes [B, D], and a decoder
     # With early stopping the loss of held-out images decides; without it that of the test images is drawn.
     fit_set, validation_set = hold_out(train_set) if config.patience else (train_set, test_set)
 

@@ -24,7 +24,7 @@ def main():
     config = parse_flags(GANConfig)  # --help lists them
     device = distributed.start(config.device, one_only=True)
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
-    model = build_model(config).to(device)  # a generator: z [B, D] to images, and a discriminator
+    model = build_model(config, device)  # a generator: z [B, D] to images, and a discriminator
 
     # A run can be resumed, and replaces an older one only when it is finished.
     with open_run(config, device, train_set) as run:

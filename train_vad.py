@@ -27,7 +27,7 @@ def main():
     config = parse_flags(VADConfig)  # --help lists them
     device = distributed.start(config.device)  # joins the other processes, if torchrun launched several
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
-    model = build_model(config).to(device)  # a decoder, and the family of the posteriors
+    model = build_model(config, device)  # a decoder, and the family of the posteriors
 
     # A run can be resumed, and replaces an older one only when it is finished.
     with open_run(config, device, train_set) as run:

@@ -33,7 +33,7 @@ def main():
     config = parse_flags(VAEConfig)  # --help lists them
     device = distributed.start(config.device, one_only=True)
     config, train_set, test_set = load_data(config)  # images in 0-255; the config now says what they are
-    model = build_model(config).to(device)  # an encoder, the family of the posteriors, a decoder
+    model = build_model(config, device)  # an encoder, the family of the posteriors, a decoder
 
     # A run can be resumed, and replaces an older one only when it is finished.
     with open_run(config, device, train_set) as run:

@@ -74,7 +74,7 @@ def make_trainer(train_set: ImageDataset, device: torch.device, **changes) -> Tr
     """A Trainer of a Gaussian VAD with the defaults, but for changes of its configuration."""
     known = dict(shape=train_set.shape, n_train=len(train_set))
     config = VADConfig(latent_dim=LATENT_DIM, **known, **changes)
-    model = build_model(config).to(device).train()
+    model = build_model(config, device).train()
     images = Images(train_set, device, distributed.share(len(train_set)))
     return Trainer(model, images, config, initialize_latents(model, images, config.obs_std))
 

@@ -11,7 +11,6 @@ from training import (
     AEConfig,
     UserError,
     check_collection,
-    check_device,
     is_finished,
     load_data,
     lock_folder,
@@ -55,7 +54,7 @@ def sweep(config: AEConfig, train: Callable[[AEConfig], None]):
     sweep.json and a table. Finished sizes are not trained again, and those of an earlier sweep in the folder
     are shown too."""
     folder = config.run_dir or Path('runs/ae-sweep')
-    check_device(config, pick_device(config.device))
+    pick_device(config.device)
     load_data(config)  # an error before the first run, if there are none
     check_collection(folder, 'd[0-9]*', 'tsne_d[0-9]*.png', 'sweep.*')
     folder.mkdir(parents=True, exist_ok=True)

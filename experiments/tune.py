@@ -28,7 +28,6 @@ from training import (
     UserError,
     build_model,
     check_collection,
-    check_device,
     fit,
     fold,
     hold_out,
@@ -141,7 +140,7 @@ def held_out_loss(
     optuna.TrialPruned: it was stopped, being worse than others.
     """
     check_cost(config.architecture, train_set.shape)
-    model = build_model(config).to(device)
+    model = build_model(config, device)
     shutil.rmtree(folder, ignore_errors=True)  # of a trial that was interrupted
     folder.mkdir()
     part, held_out = hold_out(train_set)
@@ -196,7 +195,6 @@ def tune(config: AEConfig, train: Callable[[AEConfig], None]):
     """config.tune trials in the study in the run folder, those already there included; then a run of the
     best, by train(config), in its folder `best`."""
     folder, device = config.run_dir or Path('runs/ae-tune'), pick_device(config.device)
-    check_device(config, device)
     described, train_set, _ = load_data(config)
     check_collection(folder, 'study.db*', 'best', 'best.json', 'trial')
     folder.mkdir(parents=True, exist_ok=True)

@@ -36,7 +36,7 @@ def train(config: VADConfig, train_set: ImageDataset, device: torch.device) -> T
     """What train_vad.py does, without a run folder. UserError: the latents do not fit in memory."""
     check_latents(config, len(train_set), device)
     with torch.random.fork_rng(range(torch.cuda.device_count())):  # new weights leave the caller's generators
-        model = build_model(config).to(device)
+        model = build_model(config, device)
     images = Images(train_set, device)
     latents = initialize_latents(model, images, config.obs_std)  # [5N, K], copies included
     trainer = Trainer(model, images, config, latents)

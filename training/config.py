@@ -97,7 +97,7 @@ class Config:
     patience: ClassVar[int] = 0
     min_delta: ClassVar[float] = 0.0
     missing: ClassVar[float] = 0.0
-    cuda_graph: ClassVar[bool] = False
+    eager: ClassVar[bool] = False
 
     data_path: str | None = data_path_flag('the environment variable DATA_PATH, or dataset')
     device: str | None = device_flag()
@@ -236,7 +236,9 @@ class LatentConfig(Config):
     bfloat16: bool = flag(
         False, 'the decoder in bfloat16, for processors that have it: 1.6 times as fast with dcgan7x7'
     )
-    cuda_graph: bool = flag(False, 'on a GPU, launch each step as one CUDA graph')
+    eager: bool = flag(
+        False, 'on a GPU, launch the operations of a step one by one, not as a CUDA graph', compare=False
+    )
     decoder: str = flag(
         'groupnorm',
         'dcgan4x4 and dcgan7x7 are those of the 4x4 and the 7x7 report, 13 and 4 times slower on a CPU; mlp '

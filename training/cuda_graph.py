@@ -57,6 +57,8 @@ class CUDAGraphStep:
 
 
 def with_cuda_graph(step: Callable[..., None], images: Images, config: Config) -> Callable[..., None]:
-    """The step as a CUDAGraphStep, if --cuda-graph is given and the images lie on a GPU; else the step."""
-    on_gpu = images.device.type == 'cuda' and images.X.device == images.device
-    return CUDAGraphStep(step, images.device) if config.cuda_graph and on_gpu and world_size() == 1 else step
+    """The step as a CUDAGraphStep where that is possible, and --eager is not given; else the step."""
+    # Dropout takes a new seed from the host in each step. Pruning changes what a step computes. The images of
+    # a mapped data set lie in their file, and the host reads them from there.
+    changes = config.dropout or config.prune or images.X.device.type != 'cuda' or world_size() > 1
+    return step if config.eager or changes else CUDAGraphStep(step, images.device)

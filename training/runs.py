@@ -95,16 +95,18 @@ def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
     return main_first(load)
 
 
-def build_model(config: Config) -> nn.Module:
+def build_model(config: Config, device: torch.device | str | None = None) -> nn.Module:
     """The model of a configuration, untrained; its weights follow from config.seed.
 
+    device: where it is to be; None: on PyTorch's default device.
     NoSuchModel: its networks cannot take or make images of that shape.
     """
     torch.manual_seed(config.seed)
+    device = device or torch.get_default_device()  # cpu, or within a `with` another
     grade = noise_key(config.seed, GRADE)
     try:
         if config.system == 'gan':
-            return models.GAN(config.model, config.latent_dim, config.shape)
+            return models.GAN(config.model, config.latent_dim, config.shape).to(device)
         size = config.latent_dim, config.decoder, config.shape
         if config.system == 'ad':
             model = models.AutoDecoder(*size)
@@ -120,6 +122,11 @@ def build_model(config: Config) -> nn.Module:
     except ValueError as error:
         fail(NoSuchModel(str(error)))
     model.bfloat16 = config.bfloat16
+    model = model.to(device)
+    if model.pixel_bias.is_cuda and any(isinstance(layer, nn.GroupNorm) for layer in model.modules()):
+        # On a GPU, group normalisation gives channels first, and a convolution works in the layout of its
+        # weights: channels last would be copied to and fro.
+        model.to(memory_format=torch.contiguous_format)
     return model
 
 
@@ -187,7 +194,7 @@ def load_trained(path: Path, device: torch.device) -> TrainedRun:
         refuse('a configuration whose model can be built', str(error).splitlines()[0], path)
     check(state, expected, path)
     with torch.random.fork_rng(devices=[]):  # new weights do not change the caller's random numbers
-        model = build_model(config).to(device)
+        model = build_model(config, device)
     model.load_state_dict(state['model'])
     model.eval().requires_grad_(False)
     return TrainedRun(config, model, **{name: state[name] for name in expected if name not in HEAD})
@@ -274,13 +281,6 @@ class Run:
         replace_by_successor(self.run_dir)  # if this is one
 
 
-def check_device(config: Config, device: torch.device):
-    """UserError: a run of that configuration is not possible there."""
-    if config.cuda_graph and (device.type != 'cuda' or config.dropout or config.prune):
-        got = f'got device {device.type}; leave it out'
-        fail(UserError(f'expected a GPU, and neither --dropout nor --prune, for --cuda-graph, {got}'))
-
-
 def load_resumable(config: Config, folder: Path, device: torch.device | str = 'cpu') -> dict:
     """The state of the checkpoint in folder. UserError: it is of another configuration."""
     path = folder / 'checkpoint.pt'
@@ -329,7 +329,6 @@ def open_run(config: Config, device: torch.device, train_set: ImageDataset) -> I
     another configuration, or unfinished and not to be resumed.
     """
     run_dir = config.run_dir or Path('runs') / config.name
-    check_device(config, device)
     with contextlib.ExitStack() as stack:
 
         def prepare():

@@ -22,7 +22,7 @@ FILE = Path('run') / 'checkpoint.pt'
 SCRIPTS = {'ad': train_ad, 'vad': train_vad, 'ae': train_ae, 'vae': train_vae, 'gan': train_gan}
 # What each system may be asked for, away from its defaults.
 CHANGED = {
-    'ad': dict(latent_dim=3, latent_lr=0.2, decoder='mlp', bfloat16=True, cuda_graph=True, beta=0.5),
+    'ad': dict(latent_dim=3, latent_lr=0.2, decoder='mlp', bfloat16=True, beta=0.5),
     'vad': dict(dist='laplace', n_train=500, n_test=40, seed=2**32 - 1, lr=0.5, obs_std=0.3),
     'ae': dict(dropout=0.1, prune=0.5, patience=3, min_delta=0.5, weight_decay=0.01, trial=4),
     'vae': dict(
@@ -95,7 +95,7 @@ def test_entries_that_an_older_file_lacks_take_their_defaults(system):
     dist = dict(dist=OLDER[system]['dist']) if OLDER[system]['dist'] else {}
     assert config == SYSTEMS[system](**data, **dist)  # the older defaults were the same
     if system != 'gan':
-        assert not config.bfloat16 and not config.cuda_graph and config.likelihood == 'gaussian'
+        assert not config.bfloat16 and not config.eager and config.likelihood == 'gaussian'
     assert config.patience == config.prune == config.dropout == config.weight_decay == config.min_delta == 0
     if system == 'ae':
         assert config.architecture == ARCHITECTURE and config.trial is None

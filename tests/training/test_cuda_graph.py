@@ -1,9 +1,12 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from training.cuda_graph import CUDAGraphStep
+from training.cuda_graph import CUDAGraphStep, with_cuda_graph
 from training.inference import fit_latents
 from training.randomness import REFINE
+from training.systems import AEConfig, VADConfig
 
 
 class Recorded(CUDAGraphStep):
@@ -60,6 +63,23 @@ def test_a_step_reads_all_that_changes_from_its_arguments(with_and_without):
     assert [step.calls for step in steps] == [27, 5] and all(step.graph for step in steps)
 
 
+@pytest.mark.parametrize(
+    'place, config, expected',
+    [
+        ('cuda:0', VADConfig(), True),
+        ('cpu', VADConfig(), False),  # images of a mapped file
+        ('cuda:0', VADConfig(eager=True), False),
+        ('cuda:0', AEConfig(dropout=0.1), False),
+        ('cuda:0', AEConfig(prune=0.1), False),
+    ],
+)
+def test_which_steps_become_graphs(place, config, expected):
+    images = SimpleNamespace(device=torch.device('cuda'), X=SimpleNamespace(device=torch.device(place)))
+    assert isinstance(with_cuda_graph(print, images, config), CUDAGraphStep) == expected
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='a CUDA graph cannot be captured without a GPU')
 def test_a_cuda_graph_trains_as_its_launches_one_by_one(with_and_without):
-    with_and_without(lambda step: CUDAGraphStep(step, torch.device('cuda')), 'cuda')
+    # The usual algorithms of convolutions add up in no fixed order.
+    with torch.backends.cudnn.flags(deterministic=True, allow_tf32=False):
+        with_and_without(lambda step: CUDAGraphStep(step, torch.device('cuda')), 'cuda')
