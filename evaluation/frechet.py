@@ -5,11 +5,14 @@
 for the means m and covariances C of the features of two sets of images (Heusel et al., 2017), by
 torchmetrics. The features are those of the Inception network that the paper used, if torch-fidelity is
 installed and the network's weights are on disk (nothing is downloaded); else of a small classifier, trained
-here on the run's training images. Distances compare within one kind of features, and for the classifier
-within one set of training images only.
+here on the run's training images, once for the same images. Distances compare within one kind of features,
+and for the classifier within one set of training images only.
 """
 
+import contextlib
+import hashlib
 import importlib.util
+import os
 from pathlib import Path
 
 import torch
@@ -17,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from networks import channels_first
-from training import ImageDataset, Images, one_cycle
+from training import ImageDataset, Images, UserError, one_cycle, write_atomically
 
 SAMPLES = 1000  # images of a set that is graded
 STEPS, BATCH, LR = 300, 64, 2e-3  # of the classifier; the steps are so many however many images there are
@@ -78,6 +81,23 @@ def inception_weights() -> Path | None:
     return weights if importlib.util.find_spec('torch_fidelity') and weights.exists() else None
 
 
+def load_classifier(train_set: ImageDataset) -> Classifier:
+    """train_classifier, or the one that it made of the same images before, from the user's cache folder."""
+    made_of = train_set.checksum(), train_set.classes, STEPS, torch.__version__, Path(__file__).read_bytes()
+    folder = Path(os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache'), 'auto-decoders')
+    path = folder / f'classifier-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:20]}.pt'
+    with torch.device('meta'):  # no random numbers are taken for weights that are loaded
+        classifier = Classifier(train_set.shape, len(train_set.classes))
+    with contextlib.suppress(Exception):  # there is none, or a damaged one, of which torch raises many types
+        classifier.load_state_dict(torch.load(path, weights_only=True), assign=True)
+        return classifier.eval().requires_grad_(False)
+    classifier = train_classifier(train_set)
+    with contextlib.suppress(OSError, UserError):  # without room for it, it is trained again next time
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, lambda temporary: torch.save(classifier.state_dict(), temporary))
+    return classifier
+
+
 known = {}  # classifiers by the checksum of their images: one serves all runs that are graded
 
 
@@ -90,7 +110,7 @@ def feature_networks(
     if train_set.labelled:
         checksum = train_set.checksum()
         if checksum not in known:
-            known[checksum] = train_classifier(train_set)
+            known[checksum] = load_classifier(train_set)
         classifier = known[checksum]
     if weights := inception_weights():
         from torchmetrics.image.fid import FrechetInceptionDistance

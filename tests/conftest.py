@@ -50,6 +50,14 @@ def no_network(monkeypatch):
     monkeypatch.delenv('DATA_PATH', raising=False)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def cache_folder(tmp_path_factory):
+    """The user's cache folder, for these tests alone."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def on_the_cpu(request, monkeypatch):
     """Commands without --device run on the CPU, where they repeat bit for bit. Tests of the kernels, of CUDA

@@ -43,6 +43,44 @@ def test_the_classifier_repeats_whether_gradients_are_on_or_off(in_colour):
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters()))
 
 
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """The classifiers that are trained, with a cache folder of this test's own."""
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    train, models = frechet.train_classifier, []
+    monkeypatch.setattr(
+        frechet, 'train_classifier', lambda images: models.append(train(images)) or models[-1]
+    )
+    return models
+
+
+def test_the_classifier_of_the_same_images_is_trained_once(in_colour, trained):
+    before = torch.get_rng_state()
+    for _ in range(2):
+        classifier = frechet.load_classifier(in_colour)
+        assert not classifier.training and not classifier.head.weight.requires_grad
+        assert all(torch.equal(a, b) for a, b in zip(classifier.parameters(), trained[0].parameters()))
+    assert len(trained) == 1 and torch.equal(torch.get_rng_state(), before)
+    x = torch.rand(3, 3, 64, 64)
+    assert torch.equal(classifier(x), trained[0](x))
+    frechet.load_classifier(ImageDataset(in_colour.X.flip(0), in_colour.y, 'digits'))
+    assert len(trained) == 2
+
+
+@pytest.mark.parametrize('content', [b'', b'text'])
+def test_a_damaged_classifier_is_trained_again(in_colour, trained, tmp_path, content):
+    for _ in range(2):
+        frechet.load_classifier(in_colour)
+        (path,) = (tmp_path / 'cache' / 'auto-decoders').iterdir()
+        path.write_bytes(content)
+    assert len(trained) == 2
+
+
+def test_a_cache_folder_that_cannot_be_written_is_done_without(in_colour, trained, tmp_path):
+    (tmp_path / 'cache').write_text('a file')
+    assert isinstance(frechet.load_classifier(in_colour), frechet.Classifier)
+
+
 def test_inception_is_not_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(torch.hub, 'get_dir', lambda: str(tmp_path))
     monkeypatch.setattr(frechet.importlib.util, 'find_spec', lambda name: object())
