@@ -82,10 +82,10 @@ def attempt(measure: Callable[[], dict]) -> dict:
 
 
 def run_tests(options: Options, device: torch.device) -> Iterator[dict]:
-    """The kernels' tests on this device, and those of CUDA graphs. The log has what failed."""
-    paths = ['tests/kernels', 'tests/training/test_cuda_graph.py']
+    """The kernels' tests on this device, those of CUDA graphs and of whole runs. The log has what failed."""
+    paths = ['tests/kernels', 'tests/training/test_cuda_graph.py', 'tests/commands/test_on_gpu.py']
     if device.type == 'cpu':
-        paths = ['tests/kernels/test_noise.py', paths[1]]
+        paths = ['tests/kernels/test_noise.py', *paths[1:]]
     command = [sys.executable, '-m', 'pytest', '-n', 'auto', '-q', '-rfE', *paths]
     output = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
     print(output)
