@@ -246,9 +246,10 @@ def run_in_process(part: str, options: Options):
             process.kill()  # one that waits for the GPU, say
             process.wait()
     path = options.dir / f'{part}.json'
-    result = describe_machine(pick_device(options.device)) | {'rows': []}
-    if path.exists():
-        result = read_json(path)
+    if not path.exists():
+        write_json(path, describe_machine(pick_device(options.device)) | {'rows': []})
+        error = error or 'ended without a result'
+    result = read_json(path)
     if error or (process.returncode and 'error' not in result):
         write_json(path, result | {'error': error or f'ended with status {process.returncode}'})
 

@@ -32,7 +32,7 @@ import train_ae
 import train_vad
 from evaluation import frechet
 from experiments import classify
-from training import SUCCESSOR, UserError, data_path_flag, flag, load_run, parse_flags, run_command
+from training import SUCCESSOR, UserError, data_path_flag, flag, load_run, loop, parse_flags, run_command
 from training.command import seed
 from training.data import default_data_path
 from training.run_folders import is_finished
@@ -75,6 +75,7 @@ def child(name, arguments, folder, before_change, err):
         module.main()
         pthread_sigmask(SIG_BLOCK, [SIGINT])
 
+    loop.SAVE_EVERY = 0  # seconds: each epoch leaves a checkpoint, so that there is one to lose
     sys.addaudithook(hook)
     run_command(main)
 

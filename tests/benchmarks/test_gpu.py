@@ -86,7 +86,8 @@ def test_the_error_of_a_part_is_kept(command, one_line, tmp_path, monkeypatch):
 
 
 class FakeProcess:
-    """A part's process: that of `full` takes too long, that of `runs` leaves figures, another dies."""
+    """A part's process: that of `full` takes too long, those of `runs` and `steps` leave figures, but `steps`
+    dies after it, another leaves none."""
 
     returncode = 0
 
@@ -96,9 +97,10 @@ class FakeProcess:
     def wait(self, timeout=None):
         if self.part == 'full' and timeout and timeout > 60:
             raise subprocess.TimeoutExpired('full', timeout)
-        self.returncode = -11 if self.part == 'table' else 0
-        if self.part == 'runs':
-            write_json(f'{self.folder}/runs.json', gpu.describe_machine(CPU) | {'rows': [], 'seconds': 1.5})
+        self.returncode = -11 if self.part == 'steps' else 0
+        if self.part in ('runs', 'steps'):
+            found = gpu.describe_machine(CPU) | {'rows': [{'ms': 7.25}], 'seconds': 1.5}
+            write_json(f'{self.folder}/{self.part}.json', found)
 
     def terminate(self):
         pass
@@ -108,14 +110,16 @@ class FakeProcess:
 
 def test_parts_that_fail_do_not_cost_the_others(command, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, 'Popen', FakeProcess)
-    status, out, err = run(command, '--parts', 'table', 'full', 'runs', '--dir', tmp_path)
+    status, out, err = run(command, '--parts', 'table', 'full', 'steps', 'runs', '--dir', tmp_path)
     assert status == 0 and not err
-    assert [' '.join(line.split()) for line in out.splitlines()[:3]] == [
-        'table failed: ended with status -11',
+    assert [' '.join(line.split()) for line in out.splitlines()[:4]] == [
+        'table failed: ended without a result',
         'full failed: not done after 2 minutes',
+        'steps failed: ended with status -11',
         'runs 1.5 s',
     ]
-    assert (tmp_path / 'gpu.md').read_text().count('**Failed:**') == 2
+    page = (tmp_path / 'gpu.md').read_text()
+    assert page.count('**Failed:**') == 3 and page.count('| 7.25 |') == 2
 
 
 def test_an_interrupted_benchmark_keeps_what_it_has(command, tmp_path, monkeypatch):

@@ -180,7 +180,7 @@ def test_a_run_folder_can_be_a_link(train, run_dir):
 # ----------------------------------------------------------------------------------------------- killing
 
 
-@pytest.mark.usefixtures('finished_run')  # so that the forks have all modules
+@pytest.mark.usefixtures('finished_run', 'saved_every_epoch')  # the forks have all modules, and save often
 def test_a_run_killed_at_random_moments_ends_as_an_undisturbed_one(start_process, csv_dir, tmp_path):
     def start(run_dir, *arguments):
         places = ['--data-path', csv_dir, '--run-dir', run_dir, '--device', 'cpu']

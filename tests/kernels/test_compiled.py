@@ -130,10 +130,12 @@ def test_adam_for_long_rows_moves_8_bytes_at_once(found):
 def test_instructions_stay_below_what_the_bandwidth_leaves_time_for(found):
     for r in found['reports']:
         if r['target'] == 'sm_90' and r['dist'] == FULL:
-            # Each of an H100's 132 multiprocessors issues 4 instructions a cycle, in which a copy moves 13
-            # bytes (3.0 TB/s at 1.75 GHz). A sample's K = 1890 numbers are two warps' work, without a loop.
-            moved = 1890 * 4 * (1 if r['kernel'] == 'forward' else 2)
-            assert 2 * r['instructions'] <= 4 * moved / 13, r
+            # Each of an H200's 132 multiprocessors issues 4 instructions a cycle, in which a copy moves 19
+            # bytes (4.3 TB/s at 1.7 GHz), and an H100's 13 (3.0 TB/s at 1.75 GHz). A sample's K = 1890
+            # numbers are two warps' work, without a loop. The forward pass takes more than an H200 allows.
+            forward = r['kernel'] == 'forward'
+            moved = 1890 * 4 * (1 if forward else 2)
+            assert 2 * r['instructions'] <= 4 * moved / (13 if forward else 19), r
         elif r['target'] == 'sm_90':
             # Forward about 80, at 12 bytes an element. Backward and Adam move more bytes, which take more
             # time.

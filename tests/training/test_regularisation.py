@@ -48,6 +48,7 @@ def undisturbed(digits, ae_config, train, tmp_path_factory):
     return get
 
 
+@pytest.mark.usefixtures('saved_every_epoch')
 @pytest.mark.parametrize(
     'changes',
     [
@@ -67,6 +68,7 @@ def test_a_resumed_run_ends_as_an_undisturbed_one_bit_for_bit(
         train(config, digits[0], tmp_path, digits[1])
     heal()
     path = tmp_path / 'checkpoint.pt'
+    assert path.exists() == (gently or number >= 6)
     checkpoint = load_checkpoint(path) if path.exists() else None
     model = build_model(config.replace(seed=9) if checkpoint else config)
     torch.manual_seed(99)  # whatever came before
