@@ -78,6 +78,20 @@ def open_tab(browser, name):
     browser.find_element(By.XPATH, f'//button[@role="tab" and normalize-space()="{name}"]').click()
 
 
+def drawn_editor(browser):
+    """The canvas of the editor, when it shows its image."""
+    canvas = browser.find_element(By.CSS_SELECTOR, 'canvas')
+    end = time.monotonic() + 20
+    while canvas.size['width'] < 300 and time.monotonic() < end:
+        time.sleep(0.2)
+    time.sleep(3)  # the editor draws its image
+    return canvas
+
+
+def fill_in(browser):
+    browser.find_element(By.XPATH, '//button[normalize-space()="Fill in"]').click()
+
+
 def visible_images(browser):
     return [
         image
@@ -114,16 +128,12 @@ def test_the_page_shows_what_the_functions_give(browser, address, explorer):
 
 def test_erased_pixels_are_filled_in(browser, address, explorer):
     browser.get(address)
-    canvas = browser.find_element(By.CSS_SELECTOR, 'canvas')
-    end = time.monotonic() + 20
-    while canvas.size['width'] < 300 and time.monotonic() < end:
-        time.sleep(0.2)
-    time.sleep(3)  # the editor draws its image
+    canvas = drawn_editor(browser)
     stroke = webdriver.ActionChains(browser).move_to_element_with_offset(canvas, -40, 0).click_and_hold()
     for _ in range(8):
         stroke.move_by_offset(10, 3)
     stroke.release().perform()
-    browser.find_element(By.XPATH, '//button[normalize-space()="Fill in"]').click()
+    fill_in(browser)
     pictures = lambda: browser.find_elements(By.CSS_SELECTOR, '.thumbnail-item img, .gallery-item img')  # noqa: E731
     end = time.monotonic() + 30
     while len(pictures()) < 6 and time.monotonic() < end:
@@ -135,3 +145,15 @@ def test_erased_pixels_are_filled_in(browser, address, explorer):
     assert np.array_equal(mean[~erased], original[~erased]) and not np.array_equal(
         mean[erased], original[erased]
     )
+
+
+def test_a_picture_of_another_size_is_one_line_on_the_page(browser, address, tmp_path):
+    Image.new('RGB', (50, 37)).save(tmp_path / 'other.png')
+    browser.get(address)
+    drawn_editor(browser)
+    browser.find_element(By.CSS_SELECTOR, 'input[type=file]').send_keys(str(tmp_path / 'other.png'))
+    time.sleep(3)  # it is uploaded
+    fill_in(browser)
+    # Height x width.
+    line = 'expected a picture of 28 x 28 pixels, as the images of this run are, got 37 x 50; scale it'
+    assert eventually(lambda: line in browser.page_source, True)
