@@ -150,11 +150,13 @@ def table(rows: list[dict], measure: str) -> str:
 
 
 def render_tables(rows: list[dict]) -> dict[str, str]:
-    """A Markdown table for each data set and measure that there are results of."""
+    """A Markdown table for each data set and measure that there are results of, for the pages: without the
+    seconds, which depend on what else the machine did (tables.md has them)."""
     tables = {
         f'imputation-{data}-{measure}': table(rows_of_data, measure)
         for data, rows_of_data in by_data(rows_to_show(rows)).items()
         for measure in MEASURES
+        if measure != 'seconds'
     }
     return {name: text for name, text in tables.items() if text}
 

@@ -40,6 +40,12 @@ from training.startup import FOLDER as PROJECT
 # renders them, with read_rows(out) and render_tables(rows).
 COMPARISONS = {
     'imputation': (['-m', 'experiments.imputation', '--methods', 'vad'], imputation_report),
+    'imputation-mnist': (
+        ['-m', 'experiments.imputation', '--data', 'mnist', '--n-test', '2000', '--seeds', '0']
+        + ['--rates', '0.3', '0.5', '0.7', '0.9']
+        + ['--methods', 'mean', 'nearest', 'ppca', 'soft-impute', 'vae', 'miwae', 'vad'],
+        imputation_report,
+    ),
     'likelihood': (['-m', 'experiments.likelihood', '--n-test', '100'], likelihood),
     'likelihood-mnist': (
         ['-m', 'experiments.likelihood', '--data', 'mnist-dynamic', '--n-test', '400'],
@@ -51,6 +57,7 @@ ON_COURSE_DATA = 'imputation', 'likelihood'  # the others are on the whole data 
 QUICK = ['--epochs', 2, '--n-train', 200, '--n-test', 100]  # of each training
 QUICK_COMPARISONS = {
     'imputation': ['--rates', 0.5, '--methods', 'mean', 'knn', '--n-test', 50],
+    'imputation-mnist': ['--rates', 0.5, '--methods', 'mean', '--n-test', 50],
     'likelihood': ['--systems', 'ppca', '--n-test', 50],
     'likelihood-mnist': ['--systems', 'ppca', '--n-test', 50],
     'decoders': ['--decoders', 'conv4', '--epochs', 1, '--n-train', 200, '--n-test', 100],
