@@ -152,8 +152,12 @@ def test_a_picture_of_another_size_is_one_line_on_the_page(browser, address, tmp
     browser.get(address)
     drawn_editor(browser)
     browser.find_element(By.CSS_SELECTOR, 'input[type=file]').send_keys(str(tmp_path / 'other.png'))
-    time.sleep(3)  # it is uploaded
-    fill_in(browser)
     # Height x width.
     line = 'expected a picture of 28 x 28 pixels, as the images of this run are, got 37 x 50; scale it'
-    assert eventually(lambda: line in browser.page_source, True)
+
+    def is_said():
+        fill_in(browser)  # again, if the picture was not uploaded yet
+        time.sleep(3)
+        return line in browser.page_source
+
+    assert eventually(is_said, True)
