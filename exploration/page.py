@@ -17,6 +17,11 @@ from evaluation.names import summarise
 from exploration.explorer import DIRECTIONS, PER_ROW, STRIP, Explorer
 from training import UserError
 
+# Removed when this program ends. Gradio's own folder is the same for all programs and users of a machine: a
+# page that closes takes away pictures of another, and what one user made, another may not write to.
+PICTURES = tempfile.TemporaryDirectory()
+os.environ['GRADIO_TEMP_DIR'] = PICTURES.name
+
 
 @contextlib.contextmanager
 def on_the_page():
@@ -109,15 +114,13 @@ def walk_tab(explorer: Explorer):
 
 
 def between_tab(explorer: Explorer):
-    folder = tempfile.TemporaryDirectory()  # removed when this program ends
-
     def between(a, b, t, arc):
         return explorer.picture(explorer.between(int(a), int(b), [t], arc == 'arc')[0])
 
     def strip(a, b, arc):
         places = np.linspace(0, 1, STRIP).tolist()
         images = explorer.between(int(a), int(b), places, arc == 'arc')
-        path = Path(folder.name) / 'between.gif'
+        path = Path(PICTURES.name) / 'between.gif'
         save_gif(np.concatenate([images.cpu(), images.cpu().flip(0)[1:-1]]), path)
         return explorer.grid(images, STRIP), str(path)
 
