@@ -17,11 +17,6 @@ from evaluation.names import summarise
 from exploration.explorer import DIRECTIONS, PER_ROW, STRIP, Explorer
 from training import UserError
 
-# Removed when this program ends. Gradio's own folder is the same for all programs and users of a machine: a
-# page that closes takes away pictures of another, and what one user made, another may not write to.
-PICTURES = tempfile.TemporaryDirectory()
-os.environ['GRADIO_TEMP_DIR'] = PICTURES.name
-
 
 @contextlib.contextmanager
 def on_the_page():
@@ -34,13 +29,17 @@ def on_the_page():
 
 def build_page(explorer: Explorer, results: dict) -> gr.Blocks:
     """results: of the run, results.json."""
+    # Removed with the page. Gradio's own folder is the same for all programs of a machine, and a page that
+    # closes deletes its files there, also those that another page with the same pictures still shows.
+    folder = tempfile.TemporaryDirectory()
+    os.environ['GRADIO_TEMP_DIR'] = folder.name
     hour = 3600  # seconds that Gradio keeps its copies of pictures
     with gr.Blocks(title='explore', analytics_enabled=False, delete_cache=(hour, hour)) as page:
         gr.Markdown(summarise(results | explorer.config.to_dict()))
         if explorer.has_latents:
             erase_tab(explorer)
             walk_tab(explorer)
-        between_tab(explorer)
+        between_tab(explorer, folder)
         draw_tab(explorer)
         if explorer.has_latents:
             map_tab(explorer)
@@ -113,14 +112,14 @@ def walk_tab(explorer: Explorer):
             slider.input(walk, [index, *steps], picture, api_name='walk', show_progress='hidden')
 
 
-def between_tab(explorer: Explorer):
+def between_tab(explorer: Explorer, folder: tempfile.TemporaryDirectory):
     def between(a, b, t, arc):
         return explorer.picture(explorer.between(int(a), int(b), [t], arc == 'arc')[0])
 
     def strip(a, b, arc):
         places = np.linspace(0, 1, STRIP).tolist()
         images = explorer.between(int(a), int(b), places, arc == 'arc')
-        path = Path(PICTURES.name) / 'between.gif'
+        path = Path(folder.name) / 'between.gif'
         save_gif(np.concatenate([images.cpu(), images.cpu().flip(0)[1:-1]]), path)
         return explorer.grid(images, STRIP), str(path)
 
