@@ -17,7 +17,7 @@ from imputation.predictive import NOISE_IMAGES, Noise, measure_noise
 from training import ImageDataset, UserError, find_data, infer_latents, load_run, read_json
 from training.runs import load_split
 
-SIDE = 320  # pixels of an enlarged image's longer side, about
+SIDE = 256  # pixels of an enlarged image's longer side, about: with more of them the editor is slow
 DIRECTIONS = 8  # along which one walks
 STRIP = 10  # images between two
 SAMPLES = 30  # on the page, in rows of

@@ -81,7 +81,7 @@ def erase_tab(explorer: Explorer):
             label='paint here',
             sources=('upload',),
             transforms=(),
-            brush=gr.Brush(default_size=40, colors=['#78a0e6'], color_mode='fixed'),
+            brush=gr.Brush(default_size=36, colors=['#78a0e6'], color_mode='fixed'),
             canvas_size=(width, height),
             layers=False,
             format='png',
@@ -89,9 +89,10 @@ def erase_tab(explorer: Explorer):
         )
         button = gr.Button('Fill in')
         gallery = gr.Gallery(label='what the model makes of it', columns=6, format='png', height=240)
-        button.click(fill_in, editor, gallery, api_name='fill_in')
+        # No sign of progress: for each, the editor would draw itself anew, and the answer come later.
+        button.click(fill_in, editor, gallery, api_name='fill_in', show_progress='hidden')
         index.release(editor_value, index, editor, api_name=False)
-        editor.apply(fill_in, editor, gallery, api_name=False)
+        editor.apply(fill_in, editor, gallery, api_name=False, show_progress='hidden')
 
 
 def walk_tab(explorer: Explorer):

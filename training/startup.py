@@ -21,6 +21,7 @@ MODULES = {
     'experiments.reproduce',
     'experiments.sweep_decoders',
     'benchmarks.gpu',
+    'benchmarks.page',
     'benchmarks.peer',
     'benchmarks.step',
     'benchmarks.whole_run',

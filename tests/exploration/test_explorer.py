@@ -16,7 +16,7 @@ def run(run_dir, csv_dir):
 
 def test_pictures_are_enlarged(run):
     picture = run.original(3)
-    assert picture.shape == (308, 308, 3) and picture.dtype == np.uint8
+    assert picture.shape == (252, 252, 3) and picture.dtype == np.uint8
     assert torch.equal(run.read(picture).round(), run.test_set[3][1])
 
 
@@ -58,7 +58,7 @@ def test_erased_pixels_are_filled_in_and_the_others_stay(run):
         'draw 3',
         'standard deviation',
     ]
-    block = np.kron(erased.numpy(), np.ones((11, 11), bool))
+    block = np.kron(erased.numpy(), np.ones((9, 9), bool))
     original = run.original(0)
     for name in ('conditional mean', 'draw 1'):
         assert np.array_equal(pictures[name][~block], original[~block])
@@ -76,9 +76,9 @@ def test_what_lies_under_erased_pixels_is_not_read(run):
 
 
 def test_half_a_painted_pixel_is_erased(run):
-    painted = np.zeros((308, 308), bool)
-    painted[:6, :11] = True  # 6 of 11 rows
-    painted[:5, 11:22] = True
+    painted = np.zeros((252, 252), bool)
+    painted[:5, :9] = True  # 5 of 9 rows
+    painted[:4, 9:18] = True
     erased = run.erased(painted)
     assert erased[0, 0] and erased.sum() == 1
 

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 import explore
+from benchmarks import page as page_benchmark
 from exploration import Explorer
 from training import read_json
 
@@ -91,7 +92,7 @@ def open_tab(browser, name):
 def editor(browser):
     """The canvas of the editor, at its full size."""
     canvas = browser.find_element(By.CSS_SELECTOR, 'canvas')
-    assert eventually(lambda: canvas.size['width'] >= 300)
+    assert eventually(lambda: canvas.size['width'] >= 250)
     return canvas
 
 
@@ -172,3 +173,28 @@ def test_a_picture_of_another_size_is_one_line_on_the_page(browser, address, tmp
         return line in browser.page_source
 
     assert eventually(is_said)
+
+
+def test_the_benchmark_uses_every_tab(command, run_dir, monkeypatch):
+    monkeypatch.setenv('no_proxy', '*')
+    monkeypatch.setattr(page_benchmark, 'PAUSE', 0.5)
+    status, out, err = command(page_benchmark, run_dir, '--repeats', 1)
+    assert status == 0 and not err
+    lines = [line.split(' | ') for line in out.splitlines()[3:]]
+    assert [line[0].strip('| ') for line in lines] == [
+        'fill in',
+        'walk',
+        'walk from another image',
+        'between, how far',
+        'the whole way',
+        'draw',
+        'a click on the map',
+    ]
+    assert all(0 < float(seconds.strip(' |')) < page_benchmark.WAIT for line in lines for seconds in line[1:])
+
+
+def test_the_benchmark_needs_latents(command, tmp_path):
+    (tmp_path / 'config.json').write_text('{"system": "gan"}')
+    status, out, err = command(page_benchmark, tmp_path)
+    assert status == 2 and not out
+    assert err == f'error: expected a run with latents of images, got a GAN in {tmp_path}; name another\n'
