@@ -1,6 +1,7 @@
 """Running this project's scripts from a comparison, and reading what they left."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,13 @@ def run_script(script: str, *arguments):
     # Modules are found from any folder.
     paths = os.pathsep.join(filter(None, (str(FOLDER), os.environ.get('PYTHONPATH'))))
     environment = {**os.environ, 'PYTHONPATH': paths}
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    # Whoever ends this program ends the script: subprocess.run kills it when an exception comes. It would
+    # train on, and keep its folder from the command that goes on.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        result = subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if result.returncode:
         reason = (result.stderr.strip().splitlines() or [f'exit status {result.returncode}'])[-1]
         name = arguments[0] if script == '-m' else script

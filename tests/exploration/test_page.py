@@ -178,6 +178,7 @@ def test_a_picture_of_another_size_is_one_line_on_the_page(browser, address, tmp
 def test_the_benchmark_uses_every_tab(command, run_dir, monkeypatch):
     monkeypatch.setenv('no_proxy', '*')
     monkeypatch.setattr(page_benchmark, 'PAUSE', 0.5)
+    monkeypatch.setattr(page_benchmark, 'exit_on_sigterm', lambda: None)
     status, out, err = command(page_benchmark, run_dir, '--repeats', 1)
     assert status == 0 and not err
     lines = [line.split(' | ') for line in out.splitlines()[3:]]
