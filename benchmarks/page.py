@@ -6,6 +6,7 @@ Usage:
 """
 
 import importlib.util
+import itertools
 import shutil
 import socket
 import subprocess
@@ -109,6 +110,8 @@ def actions(browser) -> dict[str, tuple[str, Callable[[], None]]]:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
 
+    strokes, points = itertools.count(), itertools.count()
+
     def visible(selector: str, by: str = By.CSS_SELECTOR):
         """The first visible element that the selector finds."""
         return next(element for element in browser.find_elements(by, selector) if element.is_displayed())
@@ -119,10 +122,8 @@ def actions(browser) -> dict[str, tuple[str, Callable[[], None]]]:
     def slide(label: str):
         return lambda: visible(f'input[type=range][aria-label*="{label}"]').send_keys(Keys.ARROW_RIGHT)
 
-    stroke_number = iter(range(10**6))
-
     def erase():
-        canvas, y = browser.find_element(By.CSS_SELECTOR, 'canvas'), next(stroke_number) % 12 * 8 - 48
+        canvas, y = browser.find_element(By.CSS_SELECTOR, 'canvas'), next(strokes) % 12 * 8 - 48
         stroke = webdriver.ActionChains(browser).move_to_element_with_offset(canvas, -40, y).click_and_hold()
         for _ in range(4):
             stroke.move_by_offset(10, 3)
@@ -134,11 +135,9 @@ def actions(browser) -> dict[str, tuple[str, Callable[[], None]]]:
         visible('input[type=number]').send_keys(Keys.ARROW_UP)
         press('Draw')
 
-    point_number = iter(range(10**6))
-
     def choose():
         chart = visible('.image-container img')
-        angle = 2.4 * next(point_number)
+        angle = 2.4 * next(points)
         x, y = (round(0.25 * chart.size['width'] * turn) for turn in (np.cos(angle), np.sin(angle)))
         webdriver.ActionChains(browser).move_to_element_with_offset(chart, x, y).click().perform()
 

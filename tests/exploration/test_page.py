@@ -50,13 +50,7 @@ def address(explorer, monkeypatch):
 
 @pytest.fixture
 def browser():
-    options = webdriver.ChromeOptions()
-    for flag in ('--headless=new', '--no-sandbox', '--disable-gpu', '--window-size=1200,1400'):
-        options.add_argument(flag)
-    options.add_argument('--disable-dev-shm-usage')  # a container's shared memory may be too small for a page
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(shutil.which('chromedriver')))
-    driver.implicitly_wait(60)
+    driver = page_benchmark.start_browser()  # its log has warnings and errors
     yield driver
     driver.quit()
 
