@@ -39,7 +39,12 @@ from training.startup import FOLDER as PROJECT
 # Comparisons, which keep their results themselves, in OUT/NAME: the command, and the module that reads and
 # renders them, with read_rows(out) and render_tables(rows).
 COMPARISONS = {
-    'imputation': (['-m', 'experiments.imputation', '--methods', 'vad'], imputation_report),
+    'imputation': (['-m', 'experiments.imputation'], imputation_report),
+    'imputation-full': (
+        ['-m', 'experiments.imputation', '--data', 'fashion-mnist', '--n-test', '2000', '--seeds', '0']
+        + ['--rates', '0.5', '0.9', '--methods', 'mean', 'nearest', 'ppca', 'soft-impute', 'vae', 'vad'],
+        imputation_report,
+    ),
     'imputation-mnist': (
         ['-m', 'experiments.imputation', '--data', 'mnist', '--n-test', '2000', '--seeds', '0']
         + ['--rates', '0.3', '0.5', '0.7', '0.9']
@@ -57,6 +62,7 @@ ON_COURSE_DATA = 'imputation', 'likelihood'  # the others are on the whole data 
 QUICK = ['--epochs', 2, '--n-train', 200, '--n-test', 100]  # of each training
 QUICK_COMPARISONS = {
     'imputation': ['--rates', 0.5, '--methods', 'mean', 'knn', '--n-test', 50],
+    'imputation-full': ['--rates', 0.5, '--methods', 'mean', '--n-test', 50],
     'imputation-mnist': ['--rates', 0.5, '--methods', 'mean', '--n-test', 50],
     'likelihood': ['--systems', 'ppca', '--n-test', 50],
     'likelihood-mnist': ['--systems', 'ppca', '--n-test', 50],
