@@ -86,7 +86,7 @@ def open_tab(browser, name):
 def editor(browser):
     """The canvas of the editor, at its full size."""
     canvas = browser.find_element(By.CSS_SELECTOR, 'canvas')
-    assert eventually(lambda: canvas.size['width'] >= 250)
+    assert eventually(lambda: canvas.size['width'] >= 300)
     return canvas
 
 
