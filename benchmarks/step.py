@@ -6,9 +6,8 @@ Usage:
     python -m benchmarks.step --variants      only what was tried to make a step on the CPU faster
     python -m benchmarks.step --processes 2   only images a second of two processes against one
 
-The plain program (plain.py) has a process of its own, whose memory is as PyTorch finds it; our commands set
-it up by training.command.keep_freed_memory. Steps are timed by turns, in one run, on the same device, in
-batches of 64, each after another of its kind; the figure is their median.
+The plain program (plain.py) has a process of its own. Steps are timed by turns, in one run, on the same
+device, in batches of 64, each after another of its kind; the figure is their median.
 """
 
 import itertools
@@ -97,6 +96,7 @@ def usual_step(train_set: ImageDataset, device: torch.device, decoder: str) -> S
 
 
 def plain_step(train_set: ImageDataset, device: torch.device) -> Step:
+    keep_freed_memory()
     plain = Plain(train_set, device)
     batches = endless(lambda: itertools.islice(plain.loader, len(train_set) // BATCH_SIZE))
     return lambda: plain.step(*next(batches))
