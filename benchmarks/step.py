@@ -292,7 +292,7 @@ def compare_processes(k: int, train_set: ImageDataset, device: torch.device, sec
     result = {}
     for batch_size in (64, 128, 256, 512, 1024):
         # The last batch of an epoch, a smaller one, is left out.
-        if batch_size >= epoch_length(len(train_set)):
+        if batch_size >= epoch_length(len(train_set), train_set.shape):
             break
         rates = one_and_many(k, train_set, device, batch_size, seconds)
         result[f'{batch_size} images a step'] = rates

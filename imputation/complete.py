@@ -7,7 +7,7 @@ from torch import Tensor
 
 from imputation.predictive import DRAWS, Noise, Predictive, crps, interval, measure_noise, predict
 from training import ImageDataset, TrainedRun, infer_latents
-from training.batches import MANY
+from training.batches import copies
 
 GRADED_IMAGES = 100  # test images that a run completes for its grades, at most: all would take a minute
 
@@ -58,7 +58,7 @@ def impute(
     (coverage_90), and the continuous ranked probability score (test_crps). They are None where the truth is
     not known.
     """
-    shifts = fit and len(dataset) <= MANY  # copies help even where training had none
+    shifts = fit and copies(len(dataset), dataset.shape) > 0  # they help even where training had none
     latents, _ = infer_latents(trained, dataset, refine=fit, copies=shifts, label='imputing')
     noise, k = noise or measure_noise(trained, dataset, fit, shifts), max(DRAWS, 4 * m)
     means, stds, draws, total = [], [], [], torch.zeros(6, dtype=torch.float64)

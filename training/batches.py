@@ -18,21 +18,27 @@ COPIES_PER_EPOCH = 2  # of each image's 4 shifted copies, on average; the image 
 MANY = 20_000  # images, beyond which there are no copies, which take two thirds of the time
 
 
-def copies(n: int) -> int:
-    """How many shifted copies each of n images has."""
-    return len(SHIFTS) - 1 if n <= MANY else 0
+def is_row(shape: tuple[int, ...]) -> bool:
+    """Whether an image is a single row or column: a table's. Shifted across it, nothing of it would be left,
+    and shifted along it, a feature would take the place of another."""
+    return min(shape[-2:]) == 1
 
 
-def epoch_length(n: int) -> int:
+def copies(n: int, shape: tuple[int, ...]) -> int:
+    """How many shifted copies each of n images of that shape has."""
+    return 0 if n > MANY or is_row(shape) else len(SHIFTS) - 1
+
+
+def epoch_length(n: int, shape: tuple[int, ...]) -> int:
     """How many images and copies an epoch of n images shows."""
-    return n * (1 + min(COPIES_PER_EPOCH, copies(n)))
+    return n * (1 + min(COPIES_PER_EPOCH, copies(n, shape)))
 
 
-def epoch_order(n: int, seed: int, epoch: int) -> Tensor:
-    """The indices of one epoch, shuffled: every image once, and COPIES_PER_EPOCH * n of the copies. int64
-    [3n]."""
+def epoch_order(n: int, copies: int, seed: int, epoch: int) -> Tensor:
+    """The indices of one epoch, shuffled: every image once, and COPIES_PER_EPOCH * n of the copies, of which
+    each has so many. int64 [3n], or [n] without copies."""
     generator = torch.Generator().manual_seed(fold(seed << 20 | epoch))
-    shifted = n + torch.randperm(copies(n) * n, generator=generator)[: COPIES_PER_EPOCH * n]
+    shifted = n + torch.randperm(copies * n, generator=generator)[: COPIES_PER_EPOCH * n]
     index = torch.cat([torch.arange(n), shifted])
     return index[torch.randperm(len(index), generator=generator)]
 
@@ -45,7 +51,7 @@ class Images:
     are equal.
 
     share: the slice of the data set that this process owns. n: how many images these are. total: of all
-    processes.
+    processes. copies: how many each image has.
     """
 
     def __init__(self, dataset: ImageDataset, device: torch.device | str, share: slice = slice(None)):
@@ -60,9 +66,10 @@ class Images:
         self.device = torch.device(device)
         self.shifts = torch.tensor(SHIFTS, device=device)
         self.n, self.total, self.first = len(own), len(dataset), share.start or 0
+        self.copies = copies(self.total, dataset.shape)
 
     def __len__(self) -> int:
-        return self.n * (1 + copies(self.total))
+        return self.n * (1 + self.copies)
 
     def local_index(self, index: Tensor) -> Tensor:
         """int64 [B] -> int64 [B]."""
@@ -117,7 +124,7 @@ class Images:
     def epoch(self, seed: int, epoch: int, batch_size: int) -> list[tuple[Tensor, int]]:
         """The batches of an epoch: of each the indices of this process's images, int64 [B], and the size of
         the whole."""
-        order = epoch_order(self.total, seed, epoch)
+        order = epoch_order(self.total, self.copies, seed, epoch)
         batch = torch.arange(len(order)) // batch_size
         image = order % self.total - self.first  # where this process would have it
         own = (0 <= image) & (image < self.n)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import networks
-from training.batches import MANY, epoch_length
+from training.batches import COPIES_PER_EPOCH, MANY, epoch_length, is_row
 from training.binarise import BINARISE_KINDS
 from training.command import count, flag, number_or_auto, positive, seed, share, weight, whole_number
 from training.data import DATASETS, ImageDataset
@@ -145,7 +145,8 @@ class Config:
 
     def __post_init__(self):
         if self.epochs is None and self.shape and isinstance(self.n_train, int):  # the images are known
-            epochs = max(1, min(self.most_epochs, SHOWN // epoch_length(self.n_train)))
+            most = self.most_epochs * (1 + COPIES_PER_EPOCH if is_row(self.shape) else 1)  # as many steps
+            epochs = max(1, min(most, SHOWN // epoch_length(self.n_train, self.shape)))
             object.__setattr__(self, 'epochs', epochs)  # the dataclass is frozen
 
     @property

@@ -24,7 +24,7 @@ def check_latents(config: Config, images: int, device: torch.device):
     not fit in memory."""
     own = math.ceil(images / launched())
     if config.dist == 'gaussian-full' and config.system == 'vad':  # with the two means of Adam
-        check_full_covariance(config.latent_dim, own * (1 + copies(images)), 3, device)
+        check_full_covariance(config.latent_dim, own * (1 + copies(images, config.shape)), 3, device)
     elif config.dist == 'gaussian-full':
         check_full_covariance(config.latent_dim, own, 1, device)
 

@@ -31,7 +31,7 @@ class BaseTrainer:
         """terms: how many numbers a step gives."""
         self.model, self.images, self.config = model, images, config
         self.step_number = 0
-        self.steps_per_epoch = math.ceil(epoch_length(images.total) / config.batch_size)
+        self.steps_per_epoch = math.ceil(epoch_length(images.total, images.X.shape[1:]) / config.batch_size)
         self.total_steps = self.steps_per_epoch * config.epochs
         self.history = torch.zeros(self.steps_per_epoch, terms, device=images.device)  # of this epoch
 

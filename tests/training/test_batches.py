@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from training.batches import SHIFTS, Images, epoch_order
+from training.batches import SHIFTS, Images, epoch_length, epoch_order
 from training.data import ImageDataset
 from training.missing import NotNaN, SimulatedMask
+from training.systems import VADConfig
 
 
 def test_the_images_come_first_and_then_their_shifted_copies(digits):
@@ -21,20 +22,33 @@ def test_the_images_come_first_and_then_their_shifted_copies(digits):
 
 @pytest.mark.parametrize('n', [1, 2, 7, 100])
 def test_an_epoch_shows_every_image_and_some_copies(n):
-    order = epoch_order(n, seed=0, epoch=3)
+    order = epoch_order(n, 4, seed=0, epoch=3)
     assert len(order) == 3 * n == len(order.unique())
     assert (order < n).sum() == n and order.max() < 5 * n
 
 
 @pytest.mark.parametrize('n', [1, 2, 7, 100])
 def test_the_order_repeats(n):
-    assert torch.equal(epoch_order(n, seed=0, epoch=3), epoch_order(n, seed=0, epoch=3))
+    assert torch.equal(epoch_order(n, 4, seed=0, epoch=3), epoch_order(n, 4, seed=0, epoch=3))
+
+
+@pytest.mark.parametrize('shape', [(1, 6), (6, 1), (3, 1, 6)])
+def test_rows_of_a_table_have_no_shifted_copies(shape):
+    rows = ImageDataset(torch.rand(7, *shape), torch.zeros(7), 'npy')
+    images = Images(rows, 'cpu')
+    (batch,) = images.epoch(seed=0, epoch=0, batch_size=64)
+    assert len(images) == 7 == epoch_length(7, shape) and batch[0].sort().values.tolist() == [*range(7)]
+
+
+def test_rows_of_a_table_are_shown_as_often_as_images_and_copies():
+    table, images = (VADConfig(shape=shape, n_train=100) for shape in ((1, 784), (28, 28)))
+    assert table.epochs == 3 * images.epochs
 
 
 @pytest.mark.parametrize('n', [7, 100])
 @pytest.mark.parametrize('seed, epoch', [(1, 3), (0, 4), (4096, 3), (2**32 - 1, 3)])  # 4096 << 20 is 2^32
 def test_other_seeds_and_epochs_have_other_orders(n, seed, epoch):
-    assert not torch.equal(epoch_order(n, seed=0, epoch=3), epoch_order(n, seed, epoch))
+    assert not torch.equal(epoch_order(n, 4, seed=0, epoch=3), epoch_order(n, 4, seed, epoch))
 
 
 # -------------------------------------------------------------------------------------- incomplete images
