@@ -54,16 +54,23 @@ class Options:
     device: str | None = device_flag()
 
 
-def check_out(out: Path, data_path: str | None):
-    """UserError: no .npz file can be written there, or it would replace the images."""
+def check_out(out: Path):
+    """UserError: no .npz file can be written there."""
     if out.suffix != '.npz' or out.is_dir() or not out.resolve().parent.is_dir():
         raise UserError(
             f'expected --out to name a .npz file in an existing folder, got {out}; make the folder, or name '
             f'another'
         )
-    if data_path and out.resolve() == Path(data_path).resolve():
+
+
+def check_apart(out: Path, place: Path, dataset: ImageDataset):
+    """UserError: the result would replace the images, or lie among pictures, of which imputed.png would be
+    one."""
+    out, place = out.resolve(), place.resolve()
+    if out == place or dataset.name == 'pictures' and out.is_relative_to(place):
         raise UserError(
-            f'expected --out to name another file than --data-path, got {out} for both; name a new file'
+            f'expected --out to name a file apart from the images, which are in {place}, got {out}; name '
+            f'another'
         )
 
 
@@ -99,12 +106,13 @@ def find_images(trained: TrainedRun, options: Options) -> ImageDataset:
             f'`observed` in a .npz file, by NaN in a .npy file of floats or by transparent pixels in '
             f'pictures, and name it with --data-path'
         )
+    check_apart(options.out, Path(place), dataset)
     return dataset
 
 
 def main():
     options = parse_flags(Options)
-    check_out(options.out, options.data_path)
+    check_out(options.out)
     trained = load_run(options.run, options.device)
     dataset = find_images(trained, options)
     completed = impute(trained, dataset, options.draws)

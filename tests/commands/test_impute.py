@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import evaluate
 import impute
@@ -106,6 +107,25 @@ def test_the_output_is_checked_before_the_work(command, run_dir, images, tmp_pat
             and one_line(err)
             and f'expected --out to name a .npz file in an existing folder, got {out}' in err
         )
+
+
+@pytest.mark.parametrize('named', [True, False])
+def test_the_images_are_not_overwritten(command, train, images, tmp_path, one_line, named):
+    assert train(train_vad, '--data-path', images[1])[0] == 0
+    before, which = images[1].read_bytes(), ['--data-path', images[1]] if named else []
+    status, _, err = command(impute, tmp_path / 'run', *which, '--out', images[1])
+    assert status == 2 and one_line(err) and images[1].read_bytes() == before
+    assert f'expected --out to name a file apart from the images, which are in {images[1]}' in err
+
+
+def test_nothing_is_written_among_pictures(command, run_dir, images, tmp_path, one_line):
+    arrays, folder = images[0], tmp_path / 'pictures' / 'shoes'
+    folder.mkdir(parents=True)
+    for i, (x, observed) in enumerate(zip(arrays['images'], arrays['observed'])):
+        Image.fromarray(np.stack([x, 255 * observed.astype(np.uint8)], 2), 'LA').save(folder / f'{i}.png')
+    status, _, err = command(impute, run_dir, '--data-path', folder.parent, '--out', folder / 'completed.npz')
+    assert status == 2 and one_line(err) and f'apart from the images, which are in {folder.parent}' in err
+    assert len(list(folder.iterdir())) == 20
 
 
 def test_complete_images_are_not_completed(command, run_dir, tmp_path, one_line):
