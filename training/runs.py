@@ -68,13 +68,18 @@ def load_split(config: Config) -> tuple[ImageDataset, ImageDataset]:
     return train_set, test_set
 
 
-def check_observed(train_set: ImageDataset):
-    """UserError: nothing is observed in any training image."""
+def check_observed(train_set: ImageDataset, hidden: float | None):
+    """UserError: nothing is observed in any training image. hidden: --missing."""
     observed, batches = train_set.observed, torch.arange(len(train_set)).split(1000)
     if observed is not None and not any(observed[index].any() for index in batches):
         raise UserError(
             f'expected observed pixels in the {len(train_set)} training images of {train_set.source}, '
-            f'got none; the first images of a file are for training'
+            f'got none; '
+            + (
+                f'choose a --missing below {hidden:g}'
+                if hidden
+                else 'put images with observed pixels first: the first images of a file are for training'
+            )
         )
 
 
@@ -87,7 +92,7 @@ def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
 
     def load():
         train_set, test_set = load_split(config)
-        check_observed(train_set)
+        check_observed(train_set, config.missing)
         known = config.with_data(train_set, test_set)
         check_latents(known, len(train_set), pick_device(config.device))
         return known, train_set, test_set

@@ -46,10 +46,10 @@ def channels_second(x: Tensor) -> Tensor:
 
 def check_values(X: Tensor, path: Path) -> int | None:
     """The first of the images X [N, *shape] with NaN; None: there is none. UserError: other numbers are
-    outside 0-255."""
+    outside 0-255, or all in 0-1."""
     if X.dtype == torch.uint8:
         return None
-    with_nan = None
+    with_nan, largest = None, 0.0
     for start in range(0, len(X), CHECKED):
         x = X[start : start + CHECKED].flatten(1)
         wrong = (x < 0) | (x > 255)  # infinities too, but not NaN
@@ -62,6 +62,9 @@ def check_values(X: Tensor, path: Path) -> int | None:
         nan = torch.isnan(x).any(1)  # [CHECKED]
         if with_nan is None and nan.any():
             with_nan = start + int(nan.nonzero()[0])
+        largest = max(largest, float(torch.nan_to_num(x).max()))
+    if 0 < largest <= 1:
+        raise UserError(f'expected pixels in 0-255 in {path}, got all in 0-{largest:g}; multiply them by 255')
     return with_nan
 
 

@@ -90,6 +90,21 @@ def test_floats_that_are_no_pixels(npy, value):
         load_images(path)
 
 
+@pytest.mark.parametrize('largest, message', [(0, None), (0.5, '0-0.5'), (1, '0-1'), (1.5, None)])
+def test_floats_in_0_to_1_are_pixels_that_were_not_scaled(npy, largest, message):
+    path, array = npy(20, 4, 4, dtype=np.float32)
+    array *= largest / array.max()
+    array[1, 2, 3] = np.nan
+    np.save(path, array)
+    if message is None:
+        load_images(path)
+    else:
+        with pytest.raises(
+            UserError, match=f'expected pixels in 0-255 in .*npy, got all in {message}; multiply'
+        ):
+            load_images(path)
+
+
 # ------------------------------------------------------------------------------------------------ counts
 
 
