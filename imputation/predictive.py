@@ -180,15 +180,35 @@ def hide_more(observed: Tensor, seed: int) -> Tensor:
     """Which observed pixels of masks bool [N, *shape] are hidden to measure the noise, likewise.
 
     They are to be like the missing ones: where these lie in patches, the patches of the next image, else a
-    tenth of the pixels at random; in a coloured image with all channels.
+    tenth of the pixels at random; in a coloured image with all channels. The patches are moved to a random
+    place (what leaves the image comes in on the other side): in the next image they can be where they are in
+    this one.
     """
     plane = observed.flatten(1, -3).all(1) if observed.dim() > 3 else observed  # [N, H, W]
+    generator = torch.Generator().manual_seed(fold(noise_key(seed, IMPUTE)))
     if in_patches(plane):
-        chosen = ~plane.roll(1, 0)
+        height, width = plane.shape[1:]
+        down = torch.randint(height, (len(plane),), generator=generator).tolist()
+        right = torch.randint(width, (len(plane),), generator=generator).tolist()
+        moved = [mask.roll(shift, (0, 1)) for mask, *shift in zip(plane.roll(1, 0), down, right)]
+        chosen = ~torch.stack(moved)
     else:
-        generator = torch.Generator().manual_seed(fold(noise_key(seed, IMPUTE)))
         chosen = torch.rand(plane.shape, generator=generator) < HIDDEN
     return observed & (chosen if observed.dim() == 3 else chosen[:, None])
+
+
+def first_incomplete(dataset: ImageDataset, n: int) -> ImageDataset:
+    """The first n images that have missing pixels, or all that have; if none has, the first n."""
+    found = []
+    for index in torch.arange(len(dataset)).split(1000):
+        if dataset.observed is not None and sum(map(len, found)) < n:
+            found.append(index[~dataset.observed[index].flatten(1).all(1)])
+    index = torch.cat(found)[:n] if found else torch.arange(0)
+    if not len(index):
+        return dataset.part(slice(n))
+    observed = dataset.observed[index]  # bool [n, *shape]
+    X = torch.where(observed, dataset.X[index].float(), 0.0)  # in a .npy file there is NaN
+    return ImageDataset(X, dataset.y[index], dataset.name, observed=observed)
 
 
 def measure_noise(trained: TrainedRun, dataset: ImageDataset, fit: bool = True, copies: bool = True) -> Noise:
@@ -198,7 +218,8 @@ def measure_noise(trained: TrainedRun, dataset: ImageDataset, fit: bool = True, 
     Some of their observed pixels are hidden, latents are fitted to the rest, and the hidden pixels are
     compared with what is predicted for them.
     """
-    from_file, seed = Images(dataset.part(slice(NOISE_IMAGES)), 'cpu'), trained.config.seed
+    some, seed = first_incomplete(dataset, NOISE_IMAGES), trained.config.seed
+    from_file = Images(some, 'cpu')
     x, observed = from_file[from_file.own()]
     observed = torch.ones_like(x, dtype=torch.bool) if observed is None else observed
     hidden = hide_more(observed, seed)

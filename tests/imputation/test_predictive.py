@@ -9,6 +9,7 @@ from imputation.predictive import (
     Noise,
     Predictive,
     crps,
+    first_incomplete,
     fit_noise,
     hide_more,
     in_patches,
@@ -153,3 +154,27 @@ def test_more_is_hidden_like_what_is_missing(shape, kind):
         assert torch.equal(hidden[:, 0], hidden[:, 1]) and torch.equal(hidden[:, 0], hidden[:, 2])
     plane = hidden if len(shape) == 2 else hidden[:, 0]
     assert in_patches(~plane) == (kind == 'blocks')
+
+
+@pytest.mark.parametrize('n', [1, 40])
+def test_where_all_images_miss_the_same_patch_other_places_are_hidden(n):
+    observed = torch.ones(n, 28, 28, dtype=torch.bool)
+    observed[:, 14:] = False
+    hidden = hide_more(observed, seed=0)
+    assert not (hidden & ~observed).any() and hidden.any()
+
+
+def test_noise_is_measured_on_incomplete_images():
+    observed = torch.ones(2500, 4, 4, dtype=torch.bool)
+    observed[[7, 1200, 2400], 0, 0] = False
+    X = torch.arange(2500.0).view(-1, 1, 1).expand(-1, 4, 4) / 10
+    dataset = ImageDataset(X, torch.zeros(2500), 'npy', observed=observed)
+    some = first_incomplete(dataset, 2)
+    assert torch.equal(some.observed, observed[[7, 1200]])
+    assert torch.equal(some.X, torch.where(some.observed, X[[7, 1200]], 0))
+
+
+@pytest.mark.parametrize('observed', [None, torch.ones(5, 4, 4, dtype=torch.bool)])
+def test_noise_is_measured_on_complete_images_where_there_are_no_others(observed):
+    dataset = ImageDataset(torch.ones(5, 4, 4), torch.zeros(5), 'npy', observed=observed)
+    assert len(first_incomplete(dataset, 3)) == 3
