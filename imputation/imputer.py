@@ -165,7 +165,7 @@ class VADImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             seed=check_random_state(self.random_state).randint(2**31 - 1),
             shape=shape[2:] + shape[:2],  # channels first
             n_train=len(X),
-            missing_share=float(np.isnan(X).mean()),
+            missing_share=round(float(np.isnan(X).mean()), 2),  # as ImageDataset.missing_share
             **given,
         )
 
@@ -173,8 +173,10 @@ class VADImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         """(H, W) or (H, W, 3). ValueError: image_shape is not that of n_features_in_ values."""
         if self.image_shape is None:
             return 1, self.n_features_in_
-        shape = tuple(map(int, np.ravel(self.image_shape)))
-        right = len(shape) == 2 or len(shape) == 3 and shape[2] == 3
+        shape = tuple(np.ravel(np.array(self.image_shape, dtype=object)).tolist())
+        right = (
+            len(shape) in (2, 3) and shape[2:] in ((), (3,)) and all(isinstance(n, Integral) for n in shape)
+        )
         if not right or min(shape) < 1 or math.prod(shape) != self.n_features_in_:
             raise ValueError(
                 f'expected image_shape (H, W) or (H, W, 3) of {self.n_features_in_} values, as many as X has '

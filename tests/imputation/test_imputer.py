@@ -117,6 +117,8 @@ def test_coloured_images_have_their_channels_last():
         ({'image_shape': (8, 9)}, r'expected image_shape .* of 64 values, .* got \(8, 9\)'),
         ({'image_shape': (2, 32, 1)}, 'expected image_shape'),
         ({'image_shape': 64}, 'expected image_shape'),
+        ({'image_shape': '8x8'}, 'expected image_shape'),
+        ({'image_shape': (8.0, 8)}, 'expected image_shape'),
         ({'image_shape': (-8, -8)}, 'expected image_shape'),
         ({'decoder': 'cnn'}, "expected decoder to be one of .* got 'cnn'"),
         ({'decoder': 'groupnorm'}, 'multiples of 4'),
