@@ -44,8 +44,8 @@ class Options:
     )
     out: Path = flag(
         None,
-        'where the result goes: `mean` and `std`, float32 in 0-255 in the shape of the images, and `draws`, '
-        'uint8 [M, ...]',
+        'where the result goes: `mean` and `std`, float32 in 0-255, [N, H, W] or [N, H, W, 3], and `draws`, '
+        'uint8 [M, N, ...]',
         Path,
         required=True,
         metavar='FILE.npz',
