@@ -27,6 +27,7 @@ from evaluation import (
     update_index,
     write_report,
 )
+from imputation import OF_INCOMPLETE
 from training import (
     DATASETS,
     SUCCESSOR,
@@ -130,6 +131,10 @@ def grade_run(folder: Path, options: Options, writable: bool) -> dict:
     saved = read_results(folder, trained)
     if options.refine or options.likelihood or not own_test:  # else those of an earlier call hold
         saved = {name: value for name, value in saved.items() if name not in FURTHER}
+        if own_test and writable:
+            (folder / 'likelihood.png').unlink(missing_ok=True)
+    if not own_test:  # what was said of the run's own test images does not hold for others
+        saved = {name: value for name, value in saved.items() if name not in OF_INCOMPLETE}
     results = saved | describe_run(trained) | {'dataset': test_set.name, 'n_test': len(test_set)}
     test_latents = None
     if config.system != 'gan':  # which has no latents of given images
@@ -173,8 +178,13 @@ def main():
     options = parse_flags(Options)
     if options.json and (options.json.is_dir() or not options.json.resolve().parent.is_dir()):
         raise UserError(f'expected --json to name a file in an existing folder, got {options.json}')
-    graded, failed = {}, False
-    for folder in find_runs(options.runs):
+    graded, failed, runs = {}, False, find_runs(options.runs)
+    if options.json and options.json.resolve().parent in [folder.resolve() for folder in runs]:
+        raise UserError(
+            f'expected --json to name a file outside of the runs, whose own files it could replace, got '
+            f'{options.json}; name another folder'
+        )
+    for folder in runs:
         try:
             settle(folder)
             # A run that may only be read is graded without a lock, and what is no run gets none.

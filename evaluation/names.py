@@ -82,6 +82,7 @@ FIGURES = {
     'parameters': Figure('weights of the networks', digits=0),
     'train_seconds': Figure('training', 'seconds', 1, 'low'),
     'test_seconds': Figure('latents of the test images', 'seconds', 1, 'low'),
+    'total_seconds': Figure('the whole program', 'seconds', 1, 'low'),
 }
 # Of the table of samples.
 SAMPLE_FIGURES = {

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 
 from evaluation.page import write_index, write_report
 from training import CHECKSUM, Run, TrainedRun, UserError, checksum, read_json
+from training.startup import STARTED
 
 RUNS = Path('runs')  # where the scripts put runs by default
 
@@ -70,6 +72,7 @@ def finish_run(run: Run, trained: TrainedRun, results: dict):
         **describe_run(trained),
         **results,
         'train_seconds': round(run.train_seconds, 1),
+        'total_seconds': round(time.perf_counter() - STARTED, 1),  # of this program
         'device': run.device.type,
         'data': run.source,
         'torch': torch.__version__,

@@ -24,8 +24,8 @@ from training import (
     find_data,
     flag,
     infer_latents,
-    load_images,
     load_run,
+    load_split,
     lock_folder,
     one_cycle,
     parse_flags,
@@ -117,15 +117,15 @@ def codes_and_labels(options: Options):
             f'expected a run with an encoder in {run}, got one of {config.system}; first: python train_ae.py'
         )
     data_path = find_data(run, options.data_path)
-    _, test_set = load_images(data_path, config.dataset, n_train=1, n_test=config.n_test)
+    _, test_set = load_split(config.replace(data_path=data_path, n_train=1))
     if test_set.checksum() != config.test_checksum:
         raise UserError(
             f'expected the test images that {run} was graded on, got others in {data_path}; name their '
             f'folder with --data-path'
         )
-    if config.missing:  # the encoder reads which pixels are observed: those of the run
-        test_set = test_set.hide_pixels(config.missing_kind, config.missing, config.seed, 1)
     codes, labels = model.mean(trained.latents).cpu(), trained.labels.cpu()
+    if not test_set.labelled:
+        raise UserError(f'expected images with labels in {run}, got none; train it on labelled ones')
     if len(labels.unique()) < 2:
         raise UserError(
             f'expected training images of two classes or more in {run}, got one; train it with a larger '

@@ -198,8 +198,8 @@ def main():
     if options.quick and options.write:
         raise UserError('expected --write without --quick, whose figures are worth nothing; leave one out')
     out = options.out / 'quick' if options.quick else options.out
+    check_out(options.out, 'quick' if (options.out / 'quick').is_dir() else 'runs')
     options = dataclasses.replace(options, out=out)
-    check_out(out, 'runs')
     (out / 'runs').mkdir(parents=True, exist_ok=True)
     with lock_folder(out):
         for name in options.tables or (*TABLES, *COMPARISONS):

@@ -224,7 +224,8 @@ def search(
             )
             chosen = None
             if not any(trial.user_attrs['config'] == default for trial in finished(study)):
-                study.enqueue_trial(as_suggested(default), skip_if_exists=True)
+                if not any(trial.state.name == 'WAITING' for trial in study.trials):
+                    study.enqueue_trial(as_suggested(default))
                 chosen = default
             trial = study.ask()
             suggested = suggest(trial)

@@ -6,7 +6,7 @@ for users of scikit-learn.
 """
 
 import training  # before PyTorch, see training/startup.py
-from imputation.complete import Imputation, grade_imputation, impute
+from imputation.complete import OF_INCOMPLETE, Imputation, grade_imputation, impute
 
 
 def __getattr__(name):

@@ -21,7 +21,23 @@ from training.files import describe_failure
 SUCCESSOR = '.successor'
 # What a run writes. Other files in its folder are the user's, and stay.
 FILES = ('config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', 'classify.json')
-FILES += ('amortisation.json', '*.png', '*.gif', 'samples_*.npy', 'shares-*', '.new-*')  # .new-: half a file
+PICTURES = (
+    'reconstructions',
+    'imputed',
+    'samples',
+    'interpolation',
+    'magnitudes',
+    'tsne_train',
+    'tsne_test',
+    'codes',
+)
+PICTURES += ('grid', 'loss', 'amortisation', 'likelihood', 'confusion')
+FILES += ('amortisation.json', 'map.json', 'map.jpg', 'samples.gif', 'interpolation.gif')
+FILES += (
+    *(f'{name}.png' for name in PICTURES),
+    *(f'samples_{kind}.npy' for kind in ('prior', 'two-stage', 'mixture')),
+)
+FILES += ('shares-*', '.new-*')  # .new-: half a file
 
 
 @contextlib.contextmanager

@@ -217,7 +217,9 @@ def load_run(folder: str | Path, device: str | None = None, script: str = 'train
         raise UserError(f'expected a run folder, got {folder}, which {what}; {first}')
     settle(folder)
     if not (folder / 'checkpoint.pt').exists():
-        raise UserError(f'expected a finished run in {folder}, got none; {first}')
+        inside = sorted(path.parent.name for path in folder.glob('*/results.json'))
+        hint = f'name one of the runs in it, {inside[0]} say' if inside else first
+        raise UserError(f'expected a finished run in {folder}, got none; {hint}')
     return load_trained(folder / 'checkpoint.pt', pick_device(device))
 
 
@@ -286,15 +288,16 @@ class Run:
         replace_by_successor(self.run_dir)  # if this is one
 
 
-def load_resumable(config: Config, folder: Path, device: torch.device | str = 'cpu') -> dict:
-    """The state of the checkpoint in folder. UserError: it is of another configuration."""
+def load_resumable(config: Config, folder: Path, device: torch.device | str = 'cpu') -> tuple[dict, Config]:
+    """The state of the checkpoint in folder, and the configuration with the obs_std that training found.
+    UserError: it is of another configuration."""
     path = folder / 'checkpoint.pt'
     state = load_checkpoint(path, device)
     saved = saved_config(state, path)
     if saved.learn_obs_std and config.learn_obs_std:  # what training found is no flag
         config = config.replace(obs_std=saved.obs_std)
     check_same(saved.to_dict(), config.to_dict(), folder)
-    return state
+    return state, config
 
 
 def prepare_run(config: Config, device: torch.device, source: str, run_dir: Path) -> Run:
@@ -315,7 +318,7 @@ def prepare_run(config: Config, device: torch.device, source: str, run_dir: Path
                 f'{folder} holds an unfinished run: go on with it by --resume, or delete that folder to '
                 f'start afresh'
             )
-        checkpoint = load_resumable(config, folder, device)
+        checkpoint, config = load_resumable(config, folder, device)
     elif config.resume and is_main():
         print(f'no checkpoint in {folder} yet: starting from the beginning', file=sys.stderr)
     if is_main():

@@ -7,10 +7,12 @@ that imports the project.
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from training import stand_ins
 
+STARTED = time.perf_counter()  # of the program, for total_seconds in results.json
 FOLDER = Path(__file__).resolve().parent.parent
 NAMES = ('train_ad', 'train_vad', 'train_ae', 'train_vae', 'train_gan', 'evaluate', 'impute', 'explore')
 SCRIPTS = {FOLDER / f'{name}.py' for name in NAMES}

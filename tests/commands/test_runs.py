@@ -47,6 +47,7 @@ RESULTS = {
     'knn_accuracy',
     'train_seconds',
     'test_seconds',
+    'total_seconds',
     'device',
 }
 MLP = ['--encoder', 'mlp', '--decoder', 'mlp']

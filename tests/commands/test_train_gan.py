@@ -29,6 +29,7 @@ RESULTS = {
     'smallest_class',
     'samples',
     'train_seconds',
+    'total_seconds',
 }
 
 

@@ -54,7 +54,7 @@ def test_what_training_goes_on_from_can_be_trained_to_the_end(unfinished, empty_
     save_checkpoint(path, change_state(data, state))
     before = path.read_bytes()
     try:
-        fit(trainer, folder, load_resumable(config, folder))
+        fit(trainer, folder, load_resumable(config, folder)[0])
     except UserError as error:
         assert '\n' not in str(error) and path.read_bytes() == before
     else:
