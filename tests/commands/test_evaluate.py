@@ -242,15 +242,3 @@ def test_nothing_to_grade(command, tmp_path, monkeypatch, one_line):
     monkeypatch.chdir(tmp_path)
     status, _, err = command(evaluate)
     assert status == 2 and one_line(err) and 'first run: python train_vad.py' in err
-
-
-def test_json_of_no_grades_leaves_an_older_file(command, tmp_path):
-    path = tmp_path / 'grades.json'
-    path.write_text('older')
-    status, _, _ = command(evaluate, tmp_path / 'none', '--json', path)
-    assert status == 2 and path.read_text() == 'older'
-
-
-def test_json_in_a_folder_that_does_not_exist(command, run_dir, tmp_path, one_line):
-    status, _, err = command(evaluate, run_dir, '--json', tmp_path / 'no' / 'x.json')
-    assert status == 2 and one_line(err) and 'existing folder' in err

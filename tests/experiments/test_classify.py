@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,6 +53,13 @@ def test_the_codes_of_incomplete_test_images_are_those_of_the_run(command, csv_d
     torch.testing.assert_close(codes, (expected - shift) / scale)
 
 
+def test_the_test_images_of_a_binarised_run_are_found(command, csv_dir, tmp_path, small):
+    folder, binary = tmp_path / 'ae', ['--likelihood', 'bernoulli', '--binarise', 'static']
+    assert command(train_ae, '--data-path', csv_dir, '--run-dir', folder, *small, *binary)[0] == 0
+    status, _, err = command(classify, folder)
+    assert status == 0, err
+
+
 def test_heads_learn_what_can_be_learned():
     labels = torch.arange(200) % 4
     centres = torch.tensor([[-1.0, -1], [-1, 1], [1, -1], [1, 1]])
@@ -86,6 +94,13 @@ def test_a_run_without_an_encoder(command, refused, csv_dir, tmp_path, small, mo
     status, _, err = command(module, '--data-path', csv_dir, '--run-dir', folder, *small, *arguments)
     assert status == 0, err
     assert refused(message, folder)
+
+
+def test_images_without_labels(command, refused, tmp_path, small):
+    np.save(tmp_path / 'images.npy', np.random.default_rng(0).integers(0, 256, (40, 28, 28), np.uint8))
+    places = ['--data-path', tmp_path / 'images.npy', '--run-dir', tmp_path / 'ae']
+    assert command(train_ae, *places, *small)[0] == 0
+    assert refused('expected images with labels in', tmp_path / 'ae')
 
 
 def test_no_run(refused, csv_dir, tmp_path):

@@ -111,6 +111,12 @@ def test_quick_runs_are_others(run, scripts_run, tmp_path):
     assert not any('1' == command[command.index('--seed') + 1] for command in scripts_run[6:-1])
 
 
+def test_other_runs_come_after_quick_ones(run, scripts_run):
+    assert run('systems', '--quick')[0] == 0
+    status, _, err = run('systems')
+    assert status == 0, err
+
+
 def test_quick_figures_are_not_written(run, one_line):
     status, _, err = run('systems', '--quick', '--write')
     assert status == 2 and one_line(err) and 'leave one out' in err

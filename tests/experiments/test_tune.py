@@ -64,6 +64,8 @@ def test_tuning_goes_on_where_it_stopped(tune, search, impossible_third, tmp_pat
         status, _, err = search(n, 'broken')
         assert status == 0 and not err, err
     folder = tmp_path / 'broken'
+    first = next(trial for trial in trials(tune, folder) if trial.state.name == 'COMPLETE')
+    assert tune.as_suggested(first.user_attrs['config']) == first.params
     assert names(folder) == {'study.db', 'best.json', 'best'}
     best, undisturbed = best_of(folder), best_of(tmp_path / 'whole')
     del best['trial'], undisturbed['trial']  # the interrupted one has a number too

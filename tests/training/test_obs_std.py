@@ -1,6 +1,7 @@
 """--obs-std auto: the standard deviation of the likelihood that training finds."""
 
 import copy
+import json
 
 import pytest
 import torch
@@ -85,6 +86,9 @@ def test_a_run_keeps_what_it_found(command, csv_dir, tmp_path, quicken, monkeypa
     assert status == 0 and 'nothing to resume' in out
     status, _, err = command(train_vad, *small, '--resume')
     assert status == 2 and 'learn_obs_std True (now False)' in err
+    (run_dir / 'results.json').unlink()  # as if the program had been killed before its grades
+    assert command(train_vad, *small, '--obs-std', 'auto', '--resume')[0] == 0
+    assert json.loads((run_dir / 'config.json').read_text())['obs_std'] == config['obs_std']
 
 
 def test_a_bernoulli_likelihood_has_none():

@@ -108,9 +108,22 @@ def test_an_unfinished_successor_does_not(tmp_path):
 def test_files_of_the_user_stay(tmp_path):
     run = make_run(tmp_path / 'run', 1)
     make_run(run / SUCCESSOR, 2)
-    (run / 'notes.txt').write_text('mine')
+    mine = 'notes.txt', 'my_figure.png', 'samples_mine.npy'
+    for name in mine:
+        (run / name).write_text('mine')
     settle(run)
-    assert seeds(run) == {'2', 'mine'}
+    assert seeds(run) == {'2', 'mine'} and all((run / name).exists() for name in mine)
+
+
+@pytest.mark.parametrize(
+    'name', ['map.json', 'map.jpg', 'likelihood.png', 'samples_prior.npy', 'confusion.png']
+)
+def test_nothing_of_the_older_run_stays(tmp_path, name):
+    run = make_run(tmp_path / 'run', 1)
+    (run / name).write_text('1')
+    make_run(run / SUCCESSOR, 2)
+    settle(run)
+    assert not (run / name).exists()
 
 
 @pytest.mark.parametrize('moment', range(9))
