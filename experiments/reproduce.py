@@ -102,7 +102,9 @@ def data_flags(options: Options, data: str) -> list:
     """Where a table's images are."""
     data_path = options.data_path or default_data_path()
     if data == 'photos':
-        return ['--data-path', options.photos] if options.photos else ['--dataset', 'imagenette']
+        if options.photos:
+            return ['--data-path', options.photos]
+        return ['--data-path', data_path, '--dataset', 'imagenette']
     return ['--data-path', options.course_path or data_path if data == 'course' else data_path]
 
 
