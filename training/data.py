@@ -321,10 +321,6 @@ def load_images(
             if root.is_symlink():
                 raise
         is_file = root.suffix in ('.npy', '.npz')
-        if image_size and (is_file or not is_folder_of_pictures(root, dataset)):
-            raise UserError(
-                f'expected a folder of pictures for --image-size, got other data in {root}; leave it out'
-            )
         if dataset != 'digits' and (is_file or dataset == 'npy'):
             if not is_file or dataset not in (None, 'npy'):
                 raise UserError(

@@ -20,24 +20,14 @@ from training.files import describe_failure
 
 SUCCESSOR = '.successor'
 # What a run writes. Other files in its folder are the user's, and stay.
-FILES = ('config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', 'classify.json')
-PICTURES = (
-    'reconstructions',
-    'imputed',
-    'samples',
-    'interpolation',
-    'magnitudes',
-    'tsne_train',
-    'tsne_test',
-    'codes',
+FILES = (
+    *('config.json', 'checkpoint.pt', 'metrics.jsonl', 'results.json', 'report.html', 'map.json', 'map.jpg'),
+    *('amortisation.json', 'classify.json', 'samples.gif', 'interpolation.gif', 'reconstructions.png'),
+    *('samples.png', 'interpolation.png', 'magnitudes.png', 'tsne_train.png', 'tsne_test.png', 'codes.png'),
+    *('grid.png', 'loss.png', 'amortisation.png', 'imputed.png', 'likelihood.png', 'confusion.png'),
+    *('samples_prior.npy', 'samples_two-stage.npy', 'samples_mixture.npy', 'shares-*'),
+    '.new-*',  # half a file
 )
-PICTURES += ('grid', 'loss', 'amortisation', 'likelihood', 'confusion')
-FILES += ('amortisation.json', 'map.json', 'map.jpg', 'samples.gif', 'interpolation.gif')
-FILES += (
-    *(f'{name}.png' for name in PICTURES),
-    *(f'samples_{kind}.npy' for kind in ('prior', 'two-stage', 'mixture')),
-)
-FILES += ('shares-*', '.new-*')  # .new-: half a file
 
 
 @contextlib.contextmanager

@@ -92,6 +92,10 @@ def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
 
     def load():
         train_set, test_set = load_split(config)
+        if config.image_size and train_set.name != 'pictures':
+            raise UserError(
+                f'expected a folder of pictures for --image-size, got {train_set.source}; leave it out'
+            )
         check_observed(train_set, config.missing)
         known = config.with_data(train_set, test_set)
         check_latents(known, len(train_set), pick_device(config.device))

@@ -148,6 +148,11 @@ def test_missing_pixels_where_they_must_not_be(command, tmp_path, one_line, modu
     assert not (tmp_path / 'run').exists()
 
 
+def test_other_data_than_pictures_have_no_image_size(train, one_line):
+    status, _, err = train(train_vad, '--image-size', '16')
+    assert status == 2 and one_line(err) and 'expected a folder of pictures for --image-size, got' in err
+
+
 def test_a_missing_block_that_hides_whole_images(train, one_line):
     status, _, err = train(train_vad, '--missing', '0.99', '--missing-kind', 'blocks')
     assert status == 2 and one_line(err) and 'got none; choose a --missing below 0.99' in err

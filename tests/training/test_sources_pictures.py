@@ -122,8 +122,3 @@ def test_training_and_test_pictures_are_of_all_classes(tmp_path):
 def test_a_data_set_beside_pictures_comes_first(csv_dir):
     save(csv_dir / 'a.png', size=(28, 28))
     assert load_images(csv_dir)[0].name == 'fashion-mnist'
-
-
-def test_other_data_have_no_image_size(csv_dir):
-    with pytest.raises(UserError, match='expected a folder of pictures for --image-size, got other data in'):
-        load_images(csv_dir, image_size=16)
