@@ -15,7 +15,7 @@ from evaluation.maps import TSNE_POINTS, class_colours, fit_square, tsne
 from imputation import impute
 from imputation.predictive import NOISE_IMAGES, Noise, measure_noise
 from training import ImageDataset, UserError, find_data, infer_latents, load_run, read_json
-from training.runs import load_split
+from training.run_data import load_split
 
 SIDE = 256  # pixels of an enlarged image's longer side, about: with more of them the editor is slow
 DIRECTIONS = 8  # along which one walks

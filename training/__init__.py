@@ -14,8 +14,8 @@ from training.config import data_path_flag, device_flag
 from training.systems import ADConfig, AEConfig, GANConfig, VADConfig, VAEConfig
 from training.data import DATASETS, ImageDataset, load_file, load_images, load_pictures
 from training.run_folders import SUCCESSOR, check_collection, is_finished, lock_folder, settle
-from training.runs import CHECKSUM, Run, TrainedRun, build_model, find_data
-from training.runs import load_data, load_run, load_split, open_run
+from training.run_data import find_data, load_data, load_split
+from training.runs import CHECKSUM, Run, TrainedRun, build_model, load_run, open_run
 from training.memory import check_latents
 from training.batches import Images
 from training.randomness import DENSITY, GRADE, IMPUTE, INFER, LIKELIHOOD, PRIOR, fold, noise_key

@@ -19,12 +19,11 @@ from training.checkpoints import load_checkpoint, read_metrics, remove_shares, s
 from training.command import pick_device
 from training.completion import ProbabilisticPCA
 from training.config import Config
-from training.data import DATASETS, ImageDataset, default_data_path, load_images
+from training.data import DATASETS, ImageDataset, default_data_path
 from training.distributed import fail, is_main, launched, main_first
 from training.errors import NoSuchModel, UserError
 from training.files import checksum, read_json, write_json
 from training.initialization import decoded_completion, pool
-from training.memory import check_latents
 from training.randomness import GRADE, noise_key
 from training.regularisation import held_out
 from training.run_folders import (
@@ -40,68 +39,6 @@ from training.schema import TensorOf, check, refuse
 
 HEAD = 'stage', 'config', 'model'  # entries of every final checkpoint; the others are parts of a TrainedRun
 CHECKSUM = 'checkpoint_sha256'  # the entry of results.json that says which checkpoint the results are of
-
-
-def load_split(config: Config) -> tuple[ImageDataset, ImageDataset]:
-    """The training and the test images of a configuration, binarised or with pixels hidden if it says so.
-
-    UserError: see load_images; or the system or --missing wants complete images.
-    """
-    wanted = config.dataset, config.n_train, config.n_test, config.image_size
-    train_set, test_set = load_images(config.data_path, *wanted)
-    incomplete = f'images in {train_set.source} with missing pixels'
-    if config.system == 'gan' and train_set.observed is not None:
-        raise UserError(
-            f'expected complete images for a GAN, which cannot leave pixels out, got {incomplete}; train '
-            f'another system, or use other images'
-        )
-    if config.binarise:
-        train_set, test_set = train_set.binarised(0, config.binarise == 'dynamic'), test_set.binarised(1)
-    if config.missing and train_set.observed is not None:
-        raise UserError(
-            f'expected complete images for --missing, which hides pixels of them, got {incomplete}; '
-            f'leave --missing out'
-        )
-    if config.missing:
-        hidden = config.missing_kind, config.missing, config.seed
-        train_set, test_set = train_set.hide_pixels(*hidden, 0), test_set.hide_pixels(*hidden, 1)
-    return train_set, test_set
-
-
-def check_observed(train_set: ImageDataset, hidden: float | None):
-    """UserError: nothing is observed in any training image. hidden: --missing."""
-    observed, batches = train_set.observed, torch.arange(len(train_set)).split(1000)
-    if observed is not None and not any(observed[index].any() for index in batches):
-        raise UserError(
-            f'expected observed pixels in the {len(train_set)} training images of {train_set.source}, '
-            f'got none; '
-            + (
-                f'choose a --missing below {hidden:g}'
-                if hidden
-                else 'put images with observed pixels first: the first images of a file are for training'
-            )
-        )
-
-
-def load_data(config: Config) -> tuple[Config, ImageDataset, ImageDataset]:
-    """The run's configuration with what is known of its images, its training images, its test images.
-
-    With several processes the main one goes first, and downloads what is missing. UserError: see load_images;
-    or pixels are missing where they must not be, or all; or the latents do not fit in memory.
-    """
-
-    def load():
-        train_set, test_set = load_split(config)
-        if config.image_size and train_set.name != 'pictures':
-            raise UserError(
-                f'expected a folder of pictures for --image-size, got {train_set.source}; leave it out'
-            )
-        check_observed(train_set, config.missing)
-        known = config.with_data(train_set, test_set)
-        check_latents(known, len(train_set), pick_device(config.device))
-        return known, train_set, test_set
-
-    return main_first(load)
 
 
 def build_model(config: Config, device: torch.device | str | None = None) -> nn.Module:
@@ -225,16 +162,6 @@ def load_run(folder: str | Path, device: str | None = None, script: str = 'train
         hint = f'name one of the runs in it, {inside[0]} say' if inside else first
         raise UserError(f'expected a finished run in {folder}, got none; {hint}')
     return load_trained(folder / 'checkpoint.pt', pick_device(device))
-
-
-def find_data(folder: Path, given: str | None) -> str:
-    """Where a finished run's data are: `given`, or where it was trained from, or if that is gone or not known
-    DATA_PATH."""
-    recorded = None
-    with contextlib.suppress(UserError):
-        recorded = read_json(folder / 'config.json').get('data_path')
-    known = isinstance(recorded, str) and Path(recorded).exists()
-    return given or (recorded if known else default_data_path())
 
 
 # ------------------------------------------------------------------------------------- a run in progress

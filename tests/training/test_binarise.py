@@ -6,7 +6,7 @@ import torch
 
 from training import Images
 from training.data import ImageDataset, load_file
-from training.runs import load_split
+from training.run_data import load_split
 
 
 def test_a_pixel_is_white_with_its_grey_value_as_probability():

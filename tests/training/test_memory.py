@@ -7,7 +7,7 @@ from training import memory
 from training.batches import Images
 from training.errors import UserError
 from training.memory import check_full_covariance
-from training.runs import load_data, load_split
+from training.run_data import load_data, load_split
 
 
 def test_the_line_names_the_bytes(monkeypatch):

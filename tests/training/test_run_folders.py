@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 
+from evaluation.page import CAPTIONS, GAN_CAPTIONS
 from training.errors import UserError
 from training.run_folders import (
+    FILES,
     SUCCESSOR,
     check_collection,
     check_run_dir,
@@ -113,6 +115,10 @@ def test_files_of_the_user_stay(tmp_path):
         (run / name).write_text('mine')
     settle(run)
     assert seeds(run) == {'2', 'mine'} and all((run / name).exists() for name in mine)
+
+
+def test_pictures_of_the_report_are_a_runs_own():
+    assert {*CAPTIONS, *GAN_CAPTIONS} <= {*FILES}
 
 
 @pytest.mark.parametrize(
