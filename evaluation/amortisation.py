@@ -11,7 +11,7 @@ from evaluation.report import print_table
 from training import (
     GRADE,
     INFER,
-    INFER_LR,
+    NEW_IMAGES,
     ImageDataset,
     Images,
     TrainedRun,
@@ -28,8 +28,8 @@ DRAWS = 5  # samples of each image that a figure is the mean of
 
 
 def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict]:
-    """The negative ELBO in nats of test images whose latents were fitted as a VAD's are, the decoder frozen,
-    for some passes, from the encoder's latents and from the prior.
+    """The negative ELBO in nats of test images whose latents were fitted by some passes with noise, the
+    decoder frozen, from the encoder's latents and from the prior.
 
     Returns dicts of passes, start ('encoder' or 'prior'), negative_elbo, reconstruction, kl.
     """
@@ -41,7 +41,8 @@ def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict]:
     for start, latents in (('encoder', encoded), ('prior', torch.zeros_like(encoded))):  # zeros are the prior
         for passes in PASSES:
             label = f'fitting from the {start}'
-            fitted = fit_latents(model, latents.clone(), images, config, INFER, passes, INFER_LR, label)
+            schedule = NEW_IMAGES._replace(passes=passes)
+            fitted = fit_latents(model, latents.clone(), images, config, INFER, schedule, label)
             terms = [
                 mean_negative_elbo(model, fitted, images, config, seed=seed, step=draw)
                 for draw in range(DRAWS)

@@ -26,7 +26,7 @@ from training.trainer import Trainer
 from training.gan_trainer import GANTrainer
 from training.regularisation import hold_out, zero_weights
 from training.loop import fit
-from training.inference import INFER_LR, fit_latents, infer_latents, refine_latents
+from training.inference import NEW_IMAGES, fit_latents, infer_latents, refine_latents
 from training.posteriors import refine_posteriors
 from training.files import checksum, read_json, write_array, write_arrays, write_atomically, write_json
 from training.checkpoints import read_metrics

@@ -15,14 +15,14 @@ from training.batches import Images
 from training.config import Config
 from training.data import ImageDataset
 from training.errors import NotFinite, UserError
-from training.inference import fit_latents
+from training.inference import Schedule, fit_latents
 from training.memory import check_full_covariance
 from training.objective import NegativeELBO
 from training.optimisers import one_cycle
 from training.randomness import INFER, noise_key
 from training.runs import TrainedRun
 
-PASSES, LR = 60, 0.06  # of posteriors that treat each dimension by itself
+DIAGONAL = Schedule(passes=60, lr=0.06)  # of posteriors that treat each dimension by itself
 FULL_PASSES = 200  # of those with a full covariance
 DRAWS = 4  # of each image in a pass: one is too noisy for so many parameters
 LR_MEAN, LR_LOG_DIAGONAL, LR_T = 0.2, 0.03, 0.012  # peak learning rates
@@ -138,7 +138,7 @@ def refine_posteriors(
         check_full_covariance(model.latent_dim, len(latents), 1, latents.device)
     images = Images(dataset, latents.device)
     if not full and model.dist:
-        return model, fit_latents(model, latents.clone(), images, config, INFER, PASSES, LR, 'refining')
+        return model, fit_latents(model, latents.clone(), images, config, INFER, DIAGONAL, 'refining')
     gaussian, mean = with_posteriors(model, 'gaussian'), model.mean(latents)
     exact = with_posteriors(model, 'gaussian')
     exact.bfloat16 = False  # whose rounding would be larger than the differences
@@ -151,7 +151,7 @@ def refine_posteriors(
         precisions = (precision(exact, config, mean[i], step[i], images[i][1]) for i in batches)
         log_sigma = torch.cat([-0.5 * torch.log(p.diagonal(dim1=1, dim2=2)).float() for p in precisions])
         start = torch.cat([mean, log_sigma], 1)
-        return gaussian, fit_latents(gaussian, start, images, config, INFER, PASSES, LR, 'refining')
+        return gaussian, fit_latents(gaussian, start, images, config, INFER, DIAGONAL, 'refining')
     posteriors = with_posteriors(model, 'gaussian-full')
     objective, fitted = NegativeELBO(posteriors, config), []
     batches = images.own().split(BATCH)

@@ -44,6 +44,8 @@ class Family:
     standardise: Callable
     # params [..., P, D], factor -> posteriors whose scale is factor times as large, if the family has one
     widen: Callable = lambda params, factor: params
+    # Whether z = location + scale * e, where the location may be any number and e is symmetric around 0.
+    location_scale: bool = False
     # Whether params are [..., K], K = D (D + 3) / 2: two numbers for each dimension, and one for each pair.
     packed: bool = False
 

@@ -90,4 +90,5 @@ GAUSSIAN = Family(
     start=start,
     standardise=standardise,
     widen=location_scale_widen,
+    location_scale=True,
 )

@@ -126,5 +126,6 @@ GAUSSIAN_FULL = Family(
     start=start,
     standardise=standardise,
     widen=widen,
+    location_scale=True,
     packed=True,
 )

@@ -114,4 +114,5 @@ LAPLACE = Family(
     start=lambda code, spread: torch.stack([2**0.5 * code, torch.log(spread).expand_as(code)], -2),
     standardise=standardise,
     widen=location_scale_widen,
+    location_scale=True,
 )

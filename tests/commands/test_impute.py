@@ -14,11 +14,12 @@ import train_gan
 import train_vad
 import train_vae
 import training.inference
+from training.inference import Schedule
 
 
 @pytest.fixture(autouse=True)
 def few_passes(monkeypatch):
-    monkeypatch.setattr(training.inference, 'INFER_PASSES', 4)
+    monkeypatch.setattr(training.inference, 'NEW_IMAGES', Schedule(passes=4, lr=0.15))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import imputation
 import training.inference
 from imputation import grade_imputation, impute
 from training import infer_latents
+from training.inference import Schedule
 
 SYSTEMS = [('vad', 'gaussian'), ('vad', 'laplace'), ('vad', 'exponential'), ('ad', None), ('vae', 'gaussian')]
 SYSTEMS += [('ae', None)]
@@ -12,7 +13,7 @@ SYSTEMS += [('ae', None)]
 
 @pytest.fixture(autouse=True)
 def few_passes(monkeypatch):
-    monkeypatch.setattr(training.inference, 'INFER_PASSES', 8)
+    monkeypatch.setattr(training.inference, 'NEW_IMAGES', Schedule(passes=8, lr=0.15))
     monkeypatch.setattr(imputation.complete, 'DRAWS', 20)
 
 

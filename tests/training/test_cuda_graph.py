@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from training.cuda_graph import CUDAGraphStep, with_cuda_graph
-from training.inference import fit_latents
+from training.inference import Schedule, fit_latents
 from training.randomness import REFINE
 from training.systems import AEConfig, VADConfig
 
@@ -34,7 +34,7 @@ def with_and_without(monkeypatch, digits, small_config, make_trainer):
         for epoch in range(3):
             for batch in trainer.images.epoch(0, epoch, 20):
                 trainer.step(*batch)
-        fit = dict(use=REFINE, passes=5, lr=0.05, label='refining')
+        fit = dict(use=REFINE, schedule=Schedule(passes=5, lr=0.05, quiet=0.6), label='refining')
         latents = fit_latents(trainer.model, trainer.latents[:64].clone(), trainer.images, config, **fit)
         shares, history = trainer.state_dict()['shares'], trainer.history
         return {**shares, **trainer.model.state_dict(), 'history': history, 'fitted': latents}
