@@ -9,9 +9,9 @@ give the prior p(z). A sample z is a function of the parameters and of standard 
 that does not depend on them (the reparameterisation trick; Kingma and Welling, "Auto-encoding variational
 Bayes", 2014).
 
-Every closed-form KL(q || p) here is a sum of h(x) = exp(x) - 1 - x >= 0. The Gaussian's textbook form, for
-example, 1/2 (mu^2 + sigma^2 - 1 - log sigma^2) with s = log sigma, is 1/2 (mu^2 + h(2s)). Near the prior x
-is small, and `expm1` keeps the digits that exp(x) - 1 would lose. The derivative of h is expm1, so the
+Every KL(q || p) here but the uniform's is a sum of h(x) = exp(x) - 1 - x >= 0. The Gaussian's textbook form,
+for example, 1/2 (mu^2 + sigma^2 - 1 - log sigma^2) with s = log sigma, is 1/2 (mu^2 + h(2s)). Near the prior
+x is small, and `expm1` keeps the digits that exp(x) - 1 would lose. The derivative of h is expm1, so the
 gradients are sums of that.
 
 The functions ..._triton compute the same for a tile in Triton. There, params is a tuple of P tensors, one

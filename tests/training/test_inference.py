@@ -74,7 +74,8 @@ def test_the_last_passes_are_with_noise_and_move_scales(digits, small_config):
         ('exponential', 'gaussian', None, False),
         (None, 'gaussian', None, False),
         ('gaussian', 'bernoulli', None, False),
-        ('gaussian', 'gaussian', 0.5, False),
+        ('gaussian', 'gaussian', 0.5, True),
+        ('gaussian', 'gaussian', 0.9, False),
     ],
 )
 def test_narrow_symmetric_posteriors_start_quietly(digits, small_config, dist, likelihood, missing, quiet):
