@@ -41,12 +41,12 @@ from training.startup import FOLDER as PROJECT
 COMPARISONS = {
     'imputation': (['-m', 'experiments.imputation'], imputation_report),
     'imputation-full': (
-        ['-m', 'experiments.imputation', '--data', 'fashion-mnist', '--n-test', '2000', '--seeds', '0']
+        ['-m', 'experiments.imputation', '--data', 'fashion-mnist', '--n-test', '2000']
         + ['--rates', '0.5', '0.9', '--methods', 'mean', 'nearest', 'ppca', 'soft-impute', 'vae', 'vad'],
         imputation_report,
     ),
     'imputation-mnist': (
-        ['-m', 'experiments.imputation', '--data', 'mnist', '--n-test', '2000', '--seeds', '0']
+        ['-m', 'experiments.imputation', '--data', 'mnist', '--n-test', '2000']
         + ['--rates', '0.3', '0.5', '0.7', '0.9']
         + ['--methods', 'mean', 'nearest', 'ppca', 'soft-impute', 'vae', 'miwae', 'vad'],
         imputation_report,
