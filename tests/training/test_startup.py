@@ -59,6 +59,11 @@ def test_pictures_need_no_window(run, command):
     assert result.stdout == 'Agg\n'
 
 
+def test_what_was_imported_is_rarely_searched_for_unreachable_objects(run):
+    result = run('import gc\nprint(gc.get_threshold()[0])\nraise SystemExit', sys.executable, 'train_ad.py')
+    assert int(result.stdout) >= 100_000
+
+
 @pytest.mark.parametrize('own, wanted', [({}, '1000'), ({'GOMP_SPINCOUNT': '7'}, '7')])
 def test_idle_threads_soon_sleep(run, monkeypatch, own, wanted):
     monkeypatch.delenv('GOMP_SPINCOUNT', raising=False)
