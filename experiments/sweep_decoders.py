@@ -46,7 +46,7 @@ CONFIGURATIONS = {
     'conv8': ('conv8', 'lstm', 88.377838, 26.804855),
 }
 COLUMNS = ['decoder', 'sampling layers', "the report's validation loss", 'negative ELBO', 'reconstruction']
-COLUMNS += ['KL', 'training loss', 'train seconds', 'seeds']
+COLUMNS += ['KL', 'training loss', 'seeds']
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,8 +91,7 @@ def compare(options: Options):
 
 def read_run(run_dir: Path) -> dict:
     """Results of a finished run, and 'loss', its last epoch's training loss. UserError: some lack."""
-    names = 'test_negative_elbo', 'test_reconstruction', 'test_kl', 'train_seconds'
-    names += 'n_train', 'n_test', 'epochs'
+    names = 'test_negative_elbo', 'test_reconstruction', 'test_kl', 'n_train', 'n_test', 'epochs'
     results, metrics = read_entries(run_dir / 'results.json', names), read_metrics(run_dir)
     if not metrics:
         raise UserError(
@@ -130,7 +129,6 @@ def render_tables(rows: list[dict]) -> dict[str, str]:
                     'yes' if encoder == 'lstm' else 'no',
                     f'{reconstruction + kl:.2f} = {reconstruction:.2f} + {kl:.2f}',
                     *(f'{value:.2f}' for value in (*figures, worst['loss'])),
-                    f'{worst["train_seconds"]:.0f}',
                     str(len(found)),
                 ]
             )

@@ -118,7 +118,8 @@ def new_images_schedule(model: nn.Module, images: Images, config: Config) -> Sch
     docs/how-it-works.md has figures.
     """
     symmetric = model.dist and model.family.location_scale
-    missing_share = 0.0 if images.observed is None else 1 - float(images.observed.float().mean())
+    observed = images.observed
+    missing_share = 0.0 if observed is None else 1 - float(observed.sum()) / observed.numel()
     narrow = config.likelihood == 'gaussian' and missing_share < SPARSE
     return NEW_IMAGES_QUIET if symmetric and narrow else NEW_IMAGES
 
