@@ -112,9 +112,10 @@ def refine_latents(model: nn.Module, latents: Tensor, images: Images, config: Co
 
 
 def new_images_schedule(model: nn.Module, images: Images, config: Config) -> Schedule:
-    """How new images are fitted: with passes without noise where the posteriors are narrow, and symmetric around any location.
+    """How new images are fitted under a model.
 
-    There they save a third of the time, and lower the negative ELBO besides. In a wide posterior, as of an
+    First without noise where posteriors are narrow, and symmetric around any location: it saves a third of
+    the time, and lowers the negative ELBO besides. In a wide posterior, as of an
     image with few pixels or of a binary one, the place that is best without noise is a bad one with it:
     docs/how-it-works.md has figures.
 
