@@ -114,12 +114,10 @@ def refine_latents(model: nn.Module, latents: Tensor, images: Images, config: Co
 def new_images_schedule(model: nn.Module, images: Images, config: Config) -> Schedule:
     """How new images are fitted under a model.
 
-    First without noise where posteriors are narrow, and symmetric around any location: it saves a third of
-    the time, and lowers the negative ELBO besides. In a wide posterior, as of an
-    image with few pixels or of a binary one, the place that is best without noise is a bad one with it:
-    docs/how-it-works.md has figures.
-
-    Without a scale, only a location far from the prior's says much: there the learning rate is higher.
+    First without noise where posteriors are narrow, and symmetric around any location: that saves a third of
+    the time, and lowers the negative ELBO besides. In a wide posterior, as of an image with few pixels or of
+    a binary one, the place that is best without noise is a bad one with it. In a family without a scale only
+    locations far from the prior's say much: they move faster. docs/how-it-works.md has figures.
     """
     if model.dist and len(model.family.parameters) == 1:
         return NEW_IMAGES_FAR
