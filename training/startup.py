@@ -53,8 +53,8 @@ if is_command():
     # Where another program has a core, they take the other one from the thread that they wait for: a training
     # step is then ten times slower than with a short loop. On a quiet machine it makes no difference.
     os.environ.setdefault('GOMP_SPINCOUNT', '1000')  # read when PyTorch is imported
-    # Python searches for unreachable objects whenever 700 more are there, among all of PyTorch's and of other
-    # libraries': that is a fifth of the time of importing them. At the end it searches again, for a second.
+    # Python searches for unreachable objects after every few hundred new ones, all of PyTorch's and of other
+    # libraries' too: a fifth of the time of importing them. At the end it searches again, for a second.
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)  # what is frozen is not searched
     os.environ['MPLBACKEND'] = 'Agg'  # pictures go to files: no window; matplotlib reads it when imported

@@ -80,7 +80,7 @@ def test_the_last_passes_are_with_noise_and_move_scales(digits, small_config):
 )
 def test_how_new_images_are_fitted(digits, small_config, dist, likelihood, missing, schedule):
     config = small_config(dist, likelihood=likelihood)
-    images = Images(digits[1] if missing is None else digits[1].hide_pixels('pixels', missing, 0, 1), 'cpu')
+    images = digits[1] if missing is None else digits[1].hide_pixels('pixels', missing, 0, 1)
     found = new_images_schedule(build_model(config), images, config)
     assert found == getattr(inference, schedule)
 

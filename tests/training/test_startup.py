@@ -64,6 +64,11 @@ def test_what_was_imported_is_rarely_searched_for_unreachable_objects(run):
     assert int(result.stdout) >= 100_000
 
 
+def test_the_end_of_a_command_searches_nothing(run):
+    show = 'import atexit, gc\natexit._run_exitfuncs()\nprint(gc.get_freeze_count())\nraise SystemExit'
+    assert int(run(show, sys.executable, 'train_ad.py').stdout) > 0
+
+
 @pytest.mark.parametrize('own, wanted', [({}, '1000'), ({'GOMP_SPINCOUNT': '7'}, '7')])
 def test_idle_threads_soon_sleep(run, monkeypatch, own, wanted):
     monkeypatch.delenv('GOMP_SPINCOUNT', raising=False)
