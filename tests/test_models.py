@@ -146,7 +146,7 @@ def test_a_batch_of_one_image_can_be_standardised():
 # ------------------------------------------------------------------------------------------------- GAN
 
 
-@pytest.mark.parametrize('kind', models.GAN_NETWORKS)
+@pytest.mark.parametrize('kind', networks.GAN_NETWORKS)
 @pytest.mark.parametrize('shape', [(28, 28), (32, 20), (3, 16, 16), (3, 64, 64)])
 def test_a_gans_networks_fit_the_images(kind, shape):
     model = models.GAN(kind, 5, shape).eval()

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import kernels
 import networks
-from models import GAN_NETWORKS
+from networks import GAN_NETWORKS
 from training.command import flag, fraction, positive, sizes, weight, whole_number
 from training.config import Config, LatentConfig, describe_defaults, other_default
 from training.data import ImageDataset

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import evaluate
-import models
+import networks
 import train_gan
 from evaluation.pictures import INTERPOLATED
 from training.checkpoints import load_checkpoint, read_metrics
@@ -40,7 +40,7 @@ def flags(csv_dir):
     return ['--data-path', csv_dir, *small]
 
 
-@pytest.mark.parametrize('kind', models.GAN_NETWORKS)
+@pytest.mark.parametrize('kind', networks.GAN_NETWORKS)
 def test_a_run_from_start_to_report(command, flags, tmp_path, monkeypatch, names, kind):
     monkeypatch.chdir(tmp_path)
     status, out, err = command(train_gan, '--model', kind, *flags)
@@ -74,7 +74,7 @@ def test_a_run_from_start_to_report(command, flags, tmp_path, monkeypatch, names
     assert status == 0 and grades['frechet'] is None  # other data than the run's is no match for its samples
 
 
-@pytest.mark.parametrize('kind', models.GAN_NETWORKS)
+@pytest.mark.parametrize('kind', networks.GAN_NETWORKS)
 def test_an_interrupted_run_ends_as_an_undisturbed_one(command, flags, tmp_path, monkeypatch, ctrl_c, kind):
     flags = ['--model', kind, *flags]
     assert command(train_gan, *flags, '--run-dir', tmp_path / 'whole')[0] == 0
