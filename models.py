@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import kernels
-from networks import DECODERS, ENCODERS, GAN_NETWORKS, SHAPE, channels_first, choose
+from networks import DECODERS, ENCODERS, GAN_NETWORKS, SHAPE, MixturePrior, channels_first, choose
 
 LEAK = 0.01  # gradient that a saturated pixel still lets through
 
@@ -36,6 +36,7 @@ class AutoDecoder(nn.Module):
         self.latent_dim, self.shape = latent_dim, tuple(shape)
         self.params_shape = 1, latent_dim  # P, D
         self.encoder = None  # a module in the models that have one
+        self.prior = None  # a module where it is learned
         self.decoder = choose(DECODERS, 'decoder', decoder)(latent_dim, self.shape, **options)
         # Added to the logits. It starts at the mean training image, which leaves the decoder the differences
         # between images: no seed starts on the plateau where all images are black.
@@ -133,7 +134,8 @@ class VariationalAutoDecoder(AutoDecoder):
     """Posterior parameters to images of sampled z: model(latents [B, K]) -> [B, 28, 28] in 0-255.
 
     Each call draws fresh noise, in train and eval mode alike; setting `calls` to 0 repeats the sequence.
-    dist: a name in kernels.FAMILIES. ValueError: there is no such family or decoder.
+    dist: a name in kernels.FAMILIES. mixture_prior: whether the prior is learned, a mixture of Gaussians.
+    ValueError: there is no such family or decoder.
     """
 
     def __init__(
@@ -143,10 +145,12 @@ class VariationalAutoDecoder(AutoDecoder):
         decoder: str = 'groupnorm',
         shape: tuple[int, ...] = SHAPE,
         seed: int = 0,
+        mixture_prior: bool = False,
     ):
         super().__init__(latent_dim, decoder, shape)
         self.dist, self.seed, self.calls = dist, seed, 0
         self.params_shape = self.family.shape(latent_dim)
+        self.prior = MixturePrior(latent_dim) if mixture_prior else None
 
     @property
     def family(self):
@@ -163,7 +167,23 @@ class VariationalAutoDecoder(AutoDecoder):
     def sample(
         self, params: Tensor, *, seed: int, step: int | Tensor, index: Tensor
     ) -> tuple[Tensor, Tensor]:
-        return kernels.sample_kl(params, self.dist, seed=seed, step=step, ids=index)
+        z, kl = kernels.sample_kl(params, self.dist, seed=seed, step=step, ids=index)
+        return z, self.kl_to_prior(z, kl)
+
+    def kl_to_prior(self, z: Tensor, kl: Tensor) -> Tensor:
+        """KL to the family's prior p0 -> KL to the model's prior p, [B] each, in nats; z [B, D]: the samples.
+
+        KL(q || p) = KL(q || p0) + E[log p0(z) - log p(z)], the second term by one sample.
+        """
+        return kl if self.prior is None else kl + self.log_standard_prior(z) - self.prior.log_density(z)
+
+    def log_standard_prior(self, z: Tensor) -> Tensor:
+        """z [..., D] -> log density of the family's own prior [...], in nats."""
+        return self.family.log_density(z.new_zeros(self.params_shape), z).sum(-1)
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """z [..., D] -> log density of the model's prior [...], in nats."""
+        return self.prior.log_density(z) if self.prior is not None else self.log_standard_prior(z)
 
     def initialize(self, code: Tensor, spread: Tensor) -> Tensor:
         return self.family.start(code, spread).flatten(1)
@@ -172,7 +192,20 @@ class VariationalAutoDecoder(AutoDecoder):
     def standardise(self, latents: Tensor, reference: Tensor) -> Tensor:
         params, scale, shift = self.family.standardise(self.params(latents), self.params(reference))
         self.absorb(scale, shift)
+        if self.prior is not None:
+            self.prior.standardise(scale, shift)
         return params.flatten(1)
+
+    def sample_prior(self, n: int, *, seed: int) -> Tensor:
+        if self.prior is None:
+            return super().sample_prior(n, seed=seed)
+        shares = self.prior.logits.detach().softmax(0).cpu()
+        generator = torch.Generator().manual_seed(seed)
+        rows = shares.multinomial(n, replacement=True, generator=generator).to(self.pixel_bias.device)  # [n]
+        # To the kernel the components are Gaussian posteriors. Each draw has noise of its own: ids.
+        params, ids = self.prior.params.detach(), torch.arange(n, device=rows.device)
+        z, _ = kernels.sample_kl(params, 'gaussian', seed=seed, step=0, rows=rows, ids=ids)
+        return z
 
     def forward(self, latents: Tensor) -> Tensor:
         index = torch.arange(len(latents), device=latents.device)
@@ -189,6 +222,7 @@ def with_posteriors(model: AutoDecoder, dist: str) -> VariationalAutoDecoder:
     other.dist, other.seed, other.calls = dist, 0, 0
     other.latent_dim, other.shape, other.bfloat16 = model.latent_dim, model.shape, model.bfloat16
     other.params_shape, other.encoder = other.family.shape(model.latent_dim), None
+    other.prior = model.prior
     other.decoder, other.pixel_bias = model.decoder, model.pixel_bias
     other.register_buffer('code_scale', model.code_scale)
     other.register_buffer('code_shift', model.code_shift)
@@ -255,8 +289,9 @@ class VariationalAutoEncoder(VariationalAutoDecoder):
         shape: tuple[int, ...] = SHAPE,
         seed: int = 0,
         masked: bool = False,
+        mixture_prior: bool = False,
     ):
-        super().__init__(dist, latent_dim, decoder, shape, seed)
+        super().__init__(dist, latent_dim, decoder, shape, seed, mixture_prior)
         self.masked, inputs = masked, encoder_shape(shape, masked)
         self.encoder = choose(ENCODERS, 'encoder', encoder)(self.latent_size, inputs)
 

@@ -78,10 +78,11 @@ def proposal_draws(
     u = kernels.uniform(kernels.philox_4x32(seed, 0, numbers, index, 2))[:, 0].to(z)  # [k]
     z = torch.where((u < SHARE)[:, None], prior, z)
     # Of the one image's params and of k z: [k, 1, D], so that a full covariance is solved for once.
-    log_p = family.log_density(torch.zeros_like(params), z[:, None]).double().sum((1, 2))
     log_q = family.log_density(wide, z[:, None]).double().sum((1, 2))
-    ratio = torch.logaddexp(math.log(1 - SHARE) + log_q - log_p, torch.full_like(log_p, math.log(SHARE)))
-    return z, ratio
+    exact = z.double()  # for the difference of two sums
+    log_standard = model.log_standard_prior(exact)
+    log_r = torch.logaddexp(math.log(1 - SHARE) + log_q, math.log(SHARE) + log_standard)
+    return z, log_r - model.log_prior(exact)
 
 
 @torch.no_grad()

@@ -53,7 +53,7 @@ def annealed_likelihood(
             z = mean + (scale @ u[:, :, None])[:, :, 0]
             normal = 0.5 * z.shape[1] * math.log(2 * math.pi)
             log_q = -0.5 * u.square().sum(1) - log_determinant - normal
-            log_joint = -objective.reconstruction(z, x, observed) - 0.5 * z.square().sum(1) - normal
+            log_joint = -objective.reconstruction(z, x, observed) + model.log_prior(z)
             return log_q, log_joint
 
         ids = index.to(mean.device)[rows]

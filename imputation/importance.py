@@ -71,6 +71,6 @@ def decoded_draws(
         draw=torch.arange(k, device=params.device).repeat_interleave(b),
     )  # [k * B, D]
     y = (model.decode(z) / 255).view(k, b, *model.shape)
-    z, density = z.view(k, b, -1), model.family.log_density
-    ratio = (density(torch.zeros_like(params), z) - density(params, z)).sum(2)  # log p(z) - log q(z), [k, B]
+    z = z.view(k, b, -1)
+    ratio = model.log_prior(z) - model.family.log_density(params, z).sum(2)  # log p(z) - log q(z), [k, B]
     return y, temper(log_likelihood(y, x, observed, trained) + ratio, SMALLEST_SHARE * k)

@@ -1,4 +1,4 @@
-"""Decoders and encoders, and the networks of the GANs.
+"""Decoders and encoders, the networks of the GANs, and a prior that is learned.
 
 A decoder is a module DECODER(latent_dim, shape) that maps codes [B, D] to logits [B, *shape]. Its first
 linear layer is called `stem`, and `lr` is the peak learning rate that suits it. An encoder is a module
@@ -23,6 +23,7 @@ from networks.decoders import (
 from networks.encoders import ConvEncoder, LSTMEncoder, MLPEncoder, PlainLSTMEncoder
 from networks.gans import GAN_NETWORKS
 from networks.mirror import ARCHITECTURE, MirrorDecoder, StackEncoder, map_sizes
+from networks.prior import MixturePrior
 from networks.shapes import SHAPE, channels_first
 
 

@@ -84,6 +84,7 @@ class Config:
 
     system: ClassVar[str]
     dist: ClassVar[str | None] = None
+    prior: ClassVar[str] = 'standard'
     most_epochs: ClassVar[int] = 27  # by default
     # What only some systems have a flag for; off, or the usual, in the others.
     encoder: ClassVar[str | None] = None

@@ -155,7 +155,7 @@ def infer_latents(
         if passes is not None:
             schedule = schedule._replace(passes=passes)
         latents = fit_latents(model, latents, images, config, INFER, schedule, label)
-    if images.observed is not None:
+    if images.observed is not None and model.prior is None:
         seen = [images[index][1].flatten(1).any(1) for index in local_index.split(CHUNK)]  # bool [B] each
         latents[~torch.cat(seen)] = 0  # parameters 0 are the prior
     return latents, time.perf_counter() - started

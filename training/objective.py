@@ -94,9 +94,8 @@ class ImportanceWeightedBound(NegativeELBO):
             observed = observed.repeat_interleave(samples, 0)
         z, _ = kernels.sample_kl(params, self.model.dist, seed=seed, step=step, ids=index, draw=draw)
         reconstruction = self.reconstruction(z, x, observed)  # [BK]
-        log_density = self.model.family.log_density
-        log_ratio = log_density(torch.zeros_like(params), z) - log_density(params, z)  # [BK, D], prior to q
-        log_weight = (log_ratio.sum(1) - reconstruction).view(-1, samples)  # [B, K]
+        log_ratio = self.model.log_prior(z) - self.model.family.log_density(params, z).sum(1)  # [BK]
+        log_weight = (log_ratio - reconstruction).view(-1, samples)  # [B, K]
         bound = math.log(samples) - log_weight.logsumexp(1)
         mean = (log_weight.softmax(1) * reconstruction.view(-1, samples)).sum(1).detach()
         return mean, bound - mean

@@ -105,6 +105,7 @@ def fit_full(
             group['lr'] = group['peak'] * one_cycle(number, FULL_PASSES, warm_up=0.05)
         noise = dict(seed=seed, step=number, rows=rows, ids=index[rows], draw=draw)
         z, kl = kernels.sample_kl(current(), 'gaussian-full', **noise)
+        kl = objective.model.kl_to_prior(z, kl)
         adam.zero_grad()
         # Each image descends its own negative ELBO, whatever --beta was in training.
         ((objective.reconstruction(z, x, observed) + kl).sum() / DRAWS).backward()

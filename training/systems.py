@@ -12,6 +12,16 @@ from training.data import ImageDataset
 from training.errors import UserError
 
 
+def check_prior(config: LatentConfig):
+    """UserError: a mixture of Gaussians is no prior of that family."""
+    if config.prior == 'mixture' and not kernels.family(config.dist).location_scale:
+        names = ', '.join(name for name, family in kernels.FAMILIES.items() if family.location_scale)
+        raise UserError(
+            f'expected --dist to be one of {names} with --prior mixture, whose draws are any numbers, got '
+            f'{config.dist}; leave out one or the other'
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class ADConfig(LatentConfig):
     """Train an auto-decoder (AD), grade it and draw its pictures."""
@@ -35,9 +45,19 @@ class VADConfig(LatentConfig):
         '1,890 for D = 60, and three times that while Adam trains them',
         choices=list(kernels.FAMILIES),
     )
+    prior: str = flag(
+        'standard',
+        "of the latents: the family's, N(0, 1) for Gaussians, or a mixture of Gaussians that is learned with "
+        'the decoder, whose draws look more like the data',
+        choices=['standard', 'mixture'],
+    )
     latent_lr: float | None = flag(
         None, f'peak learning rate of the latents ({describe_defaults("latent_lr")})', positive
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_prior(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +67,7 @@ class VAEConfig(LatentConfig):
     system: ClassVar[str] = 'vae'
     latent_dim: int | None = other_default(VADConfig, 'latent_dim', None)
     dist: str = other_default(VADConfig, 'dist', 'gaussian')
+    prior: str = other_default(VADConfig, 'prior', 'standard')
     encoder: str = flag(
         'conv',
         'what gives an image its latents; lstm and lstm-plain are those of the LSTM report, with a linear '
@@ -66,6 +87,7 @@ class VAEConfig(LatentConfig):
 
     def __post_init__(self):
         super().__post_init__()
+        check_prior(self)
         if self.grid and self.latent_dim != 2:
             raise UserError(
                 f'expected --latent-dim 2 for --grid, whose codes lie in a plane, got '

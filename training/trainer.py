@@ -59,6 +59,7 @@ class BaseTrainer:
 
 
 SMALLEST_STD = 1e-3  # that --obs-std auto finds: a quarter of a grey level
+PRIOR_SPEED = 5  # of a learned prior: its learning rate as a multiple of the decoder's
 FOLLOW = 0.02  # share of the way that --obs-std auto goes in a step: it averages about 50 batches
 
 
@@ -91,8 +92,11 @@ class Trainer(BaseTrainer):
         self.objective = replicate(make_objective(model, config, self.variance))
         self.run_update = with_cuda_graph(self.update, images, config)
         self.uses_graph = isinstance(self.run_update, CUDAGraphStep)
+        prior = [] if model.prior is None else list(model.prior.parameters())
+        others = [weight for name, weight in model.named_parameters() if not name.startswith('prior.')]
+        groups = [dict(params=others, speed=1.0), dict(params=prior, speed=PRIOR_SPEED)]
         self.adam = torch.optim.Adam(
-            model.parameters(),
+            [group for group in groups if group['params']],
             lr=config.lr,
             betas=(0.9, 0.99),
             fused=True,
@@ -145,7 +149,7 @@ class Trainer(BaseTrainer):
         self.adam.zero_grad()
         loss.backward()
         for group in self.adam.param_groups:
-            group['lr'] = lr
+            group['lr'] = lr * group['speed']
         self.adam.step()
         if self.latents is not None and has_images:
             # Each image's latents descend its own loss: the mean's gradient, times B, whatever the batch.
