@@ -33,7 +33,7 @@ class MixturePrior(nn.Module):
         # The square is expanded: three products of matrices, and no tensor [..., K, D].
         square = z.square() @ precision.T - 2 * z @ (mean * precision).T + (mean.square() * precision).sum(1)
         constant = log_sigma.sum(1) + 0.5 * z.shape[-1] * math.log(2 * math.pi)  # [K]
-        return torch.logsumexp(self.logits.log_softmax(0).to(z.dtype) - 0.5 * square - constant, -1)
+        return torch.logsumexp(self.logits.to(z.dtype).log_softmax(0) - 0.5 * square - constant, -1)
 
     @torch.no_grad()
     def standardise(self, scale: Tensor, shift: Tensor):

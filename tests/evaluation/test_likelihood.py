@@ -70,6 +70,29 @@ def test_the_likelihood_of_incomplete_images_is_that_of_their_observed_pixels(li
         assert (found[i] - expected).abs() < 0.1
 
 
+def test_the_likelihood_under_a_learned_prior(linear, vad_config):
+    # Of a linear decoder and a mixture of Gaussians images are a mixture of Gaussians.
+    weights, images = linear
+    config = vad_config(latent_dim=4, obs_std=0.1, prior='mixture')
+    model = build_model(config).eval().requires_grad_(False)
+    model.prior.params -= 0.5  # another than the standard prior, whose mean and variance it starts with
+    trained = TrainedRun(config, model)
+    x = (images.X.flatten(1) / 255).double()
+    parts = [
+        LowRankMultivariateNormal(
+            mean.double() @ weights.double(),
+            (log_sigma.exp()[:, None] * weights).T.double(),
+            torch.full((784,), 0.01, dtype=torch.float64),
+        ).log_prob(x)
+        for mean, log_sigma in model.prior.params
+    ]
+    expected = torch.logsumexp(torch.stack(parts), 0) - math.log(len(parts))  # its shares start equal
+    posteriors, latents = refine_posteriors(trained, images, start(trained, weights, images), full=True)
+    found = estimate_likelihood(trained, posteriors, latents, images, 1000)
+    assert (found.log_p[:, -1] - expected).mean().abs() < 0.1
+    assert (expected - exact(weights, x.float())).mean().abs() > 1
+
+
 def test_more_draws_are_a_continuation_of_fewer(digits, vad_config):
     config = vad_config()
     trained = TrainedRun(config, build_model(config).eval().requires_grad_(False))

@@ -157,6 +157,18 @@ def test_the_bound_of_several_samples_has_no_beta():
     assert VAEConfig(importance_samples=1, beta=0.5).beta == 0.5
 
 
+@pytest.mark.parametrize('config_class', [VADConfig, VAEConfig])
+@pytest.mark.parametrize('dist', kernels.FAMILIES)
+def test_a_mixture_of_gaussians_is_a_prior_of_any_numbers_only(config_class, dist):
+    if dist in ('uniform', 'exponential'):
+        message = f'one of gaussian, laplace, gaussian-full with --prior mixture, .* got {dist}; leave'
+        with pytest.raises(UserError, match=message):
+            config_class(dist=dist, prior='mixture')
+    else:
+        assert config_class(dist=dist, prior='mixture').prior == 'mixture'
+    assert config_class(dist=dist).prior == 'standard'
+
+
 def test_labels_in_a_file_are_counted():
     X, own = torch.zeros(3, 4, 4), [str(label) for label in range(12)]
     for dataset, n_classes in (
