@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import kernels
-from networks import DECODERS, ENCODERS, GAN_NETWORKS, SHAPE, MixturePrior, channels_first, choose
+from networks import DECODERS, ENCODERS, GAN_NETWORKS, SHAPE, LearnedPrior, channels_first, choose
 
 LEAK = 0.01  # gradient that a saturated pixel still lets through
 
@@ -134,7 +134,7 @@ class VariationalAutoDecoder(AutoDecoder):
     """Posterior parameters to images of sampled z: model(latents [B, K]) -> [B, 28, 28] in 0-255.
 
     Each call draws fresh noise, in train and eval mode alike; setting `calls` to 0 repeats the sequence.
-    dist: a name in kernels.FAMILIES. mixture_prior: whether the prior is learned, a mixture of Gaussians.
+    dist: a name in kernels.FAMILIES. learned_prior: whether the prior is learned, a mixture of Gaussians.
     ValueError: there is no such family or decoder.
     """
 
@@ -145,12 +145,12 @@ class VariationalAutoDecoder(AutoDecoder):
         decoder: str = 'groupnorm',
         shape: tuple[int, ...] = SHAPE,
         seed: int = 0,
-        mixture_prior: bool = False,
+        learned_prior: bool = False,
     ):
         super().__init__(latent_dim, decoder, shape)
         self.dist, self.seed, self.calls = dist, seed, 0
         self.params_shape = self.family.shape(latent_dim)
-        self.prior = MixturePrior(latent_dim) if mixture_prior else None
+        self.prior = LearnedPrior(latent_dim) if learned_prior else None
 
     @property
     def family(self):
@@ -289,9 +289,9 @@ class VariationalAutoEncoder(VariationalAutoDecoder):
         shape: tuple[int, ...] = SHAPE,
         seed: int = 0,
         masked: bool = False,
-        mixture_prior: bool = False,
+        learned_prior: bool = False,
     ):
-        super().__init__(dist, latent_dim, decoder, shape, seed, mixture_prior)
+        super().__init__(dist, latent_dim, decoder, shape, seed, learned_prior)
         self.masked, inputs = masked, encoder_shape(shape, masked)
         self.encoder = choose(ENCODERS, 'encoder', encoder)(self.latent_size, inputs)
 

@@ -23,7 +23,7 @@ from networks.decoders import (
 from networks.encoders import ConvEncoder, LSTMEncoder, MLPEncoder, PlainLSTMEncoder
 from networks.gans import GAN_NETWORKS
 from networks.mirror import ARCHITECTURE, MirrorDecoder, StackEncoder, map_sizes
-from networks.prior import MixturePrior
+from networks.prior import LearnedPrior
 from networks.shapes import SHAPE, channels_first
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 COMPONENTS = 40
 
 
-class MixturePrior(nn.Module):
+class LearnedPrior(nn.Module):
     """A mixture of Gaussians over z, in place of N(0, 1).
 
     The posteriors of a set of images fill only parts of N(0, 1); what a decoder makes of the rest is no image

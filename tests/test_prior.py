@@ -14,7 +14,7 @@ FAMILIES = [name for name, family in kernels.FAMILIES.items() if family.location
 def make(dist='gaussian', latent_dim=3):
     """A model whose prior is far from where it starts."""
     torch.manual_seed(0)
-    model = models.VariationalAutoDecoder(dist, latent_dim, 'mlp', mixture_prior=True).requires_grad_(False)
+    model = models.VariationalAutoDecoder(dist, latent_dim, 'mlp', learned_prior=True).requires_grad_(False)
     model.prior.params += 0.5 * torch.randn(model.prior.params.shape)
     model.prior.logits += torch.randn(model.prior.logits.shape)
     return model
@@ -47,7 +47,7 @@ def test_far_away_the_density_is_finite():
 
 def test_it_starts_with_mean_0_and_variance_1():
     torch.manual_seed(0)
-    start = reference(networks.MixturePrior(500))
+    start = reference(networks.LearnedPrior(500))
     assert start.mean.mean().abs() < 0.02 and (start.variance.mean() - 1).abs() < 0.02
 
 

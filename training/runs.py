@@ -53,17 +53,17 @@ def build_model(config: Config, device: torch.device | str | None = None) -> nn.
     try:
         if config.system == 'gan':
             return models.GAN(config.model, config.latent_dim, config.shape).to(device)
-        size, mixture = (config.latent_dim, config.decoder, config.shape), config.prior == 'mixture'
+        size, learned = (config.latent_dim, config.decoder, config.shape), config.prior == 'learned'
         if config.system == 'ad':
             model = models.AutoDecoder(*size)
         elif config.system == 'vad':
-            model = models.VariationalAutoDecoder(config.dist, *size, grade, mixture)
+            model = models.VariationalAutoDecoder(config.dist, *size, grade, learned)
         elif config.system == 'ae':
             stack = dict(architecture=config.architecture, dropout=config.dropout)  # of conv3 and its mirror
             stack = stack if config.architecture else {}
             model = models.AutoEncoder(config.encoder, *size, masked=config.incomplete, **stack)
         else:
-            options = dict(seed=grade, masked=config.incomplete, mixture_prior=mixture)
+            options = dict(seed=grade, masked=config.incomplete, learned_prior=learned)
             model = models.VariationalAutoEncoder(config.encoder, config.dist, *size, **options)
     except ValueError as error:
         fail(NoSuchModel(str(error)))

@@ -14,10 +14,10 @@ from training.errors import UserError
 
 def check_prior(config: LatentConfig):
     """UserError: a mixture of Gaussians is no prior of that family."""
-    if config.prior == 'mixture' and not kernels.family(config.dist).location_scale:
+    if config.prior == 'learned' and not kernels.family(config.dist).location_scale:
         names = ', '.join(name for name, family in kernels.FAMILIES.items() if family.location_scale)
         raise UserError(
-            f'expected --dist to be one of {names} with --prior mixture, whose draws are any numbers, got '
+            f'expected --dist to be one of {names} with --prior learned, whose draws are any numbers, got '
             f'{config.dist}; leave out one or the other'
         )
 
@@ -47,9 +47,9 @@ class VADConfig(LatentConfig):
     )
     prior: str = flag(
         'standard',
-        "of the latents: the family's, N(0, 1) for Gaussians, or a mixture of Gaussians that is learned with "
-        'the decoder, whose draws look more like the data',
-        choices=['standard', 'mixture'],
+        "of the latents: the family's own, N(0, 1) for Gaussians; or a mixture of Gaussians that is learned "
+        'with the decoder: its draws look more like the images',
+        choices=['standard', 'learned'],
     )
     latent_lr: float | None = flag(
         None, f'peak learning rate of the latents ({describe_defaults("latent_lr")})', positive

@@ -73,7 +73,7 @@ def test_the_likelihood_of_incomplete_images_is_that_of_their_observed_pixels(li
 def test_the_likelihood_under_a_learned_prior(linear, vad_config):
     # Of a linear decoder and a mixture of Gaussians images are a mixture of Gaussians.
     weights, images = linear
-    config = vad_config(latent_dim=4, obs_std=0.1, prior='mixture')
+    config = vad_config(latent_dim=4, obs_std=0.1, prior='learned')
     model = build_model(config).eval().requires_grad_(False)
     model.prior.params -= 0.5  # another than the standard prior, whose mean and variance it starts with
     trained = TrainedRun(config, model)

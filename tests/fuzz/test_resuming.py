@@ -21,7 +21,7 @@ from training.trainer import Trainer
 COMMANDS = settings(max_examples=settings().max_examples // 10)
 SMALL = dict(latent_dim=4, epochs=3, batch_size=128, decoder='mlp')
 UNFINISHED = {
-    'VAD': VADConfig(dist='laplace', prior='mixture', **SMALL),
+    'VAD': VADConfig(dist='laplace', prior='learned', **SMALL),
     'AE': AEConfig(encoder='mlp', patience=2, prune=0.5, **SMALL),
 }
 

@@ -161,11 +161,11 @@ def test_the_bound_of_several_samples_has_no_beta():
 @pytest.mark.parametrize('dist', kernels.FAMILIES)
 def test_a_mixture_of_gaussians_is_a_prior_of_any_numbers_only(config_class, dist):
     if dist in ('uniform', 'exponential'):
-        message = f'one of gaussian, laplace, gaussian-full with --prior mixture, .* got {dist}; leave'
+        message = f'one of gaussian, laplace, gaussian-full with --prior learned, .* got {dist}; leave'
         with pytest.raises(UserError, match=message):
-            config_class(dist=dist, prior='mixture')
+            config_class(dist=dist, prior='learned')
     else:
-        assert config_class(dist=dist, prior='mixture').prior == 'mixture'
+        assert config_class(dist=dist, prior='learned').prior == 'learned'
     assert config_class(dist=dist).prior == 'standard'
 
 

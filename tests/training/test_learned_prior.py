@@ -1,4 +1,4 @@
-"""--prior mixture: a prior that is trained with the decoder, and what becomes of it."""
+"""--prior learned: a prior that is trained with the decoder, and what becomes of it."""
 
 import copy
 import json
@@ -17,7 +17,7 @@ from training.trainer import PRIOR_SPEED
 
 @pytest.fixture
 def trainer(digits, small_config, make_trainer):
-    config = small_config('gaussian', prior='mixture').with_data(*digits)
+    config = small_config('gaussian', prior='learned').with_data(*digits)
     return make_trainer(config, digits[0])
 
 
@@ -36,7 +36,7 @@ def test_it_is_trained_and_faster_than_the_decoder(trainer):
 def test_the_draws_come_closer_to_the_posteriors(digits, small_config, train, tmp_path):
     log_density = []
     for epochs in (1, 30):
-        config = small_config('gaussian', prior='mixture', epochs=epochs)
+        config = small_config('gaussian', prior='learned', epochs=epochs)
         trained = train(config, digits[0], tmp_path / str(epochs))
         means = trained.model.mean(trained.latents)
         log_density.append(trained.model.log_prior(means) - trained.model.log_standard_prior(means))
@@ -49,7 +49,7 @@ def test_images_of_which_nothing_is_observed_have_finite_latents(
     digits, small_config, train, tmp_path, encoder
 ):
     blank = digits[1].part(slice(3)).hide_pixels('pixels', 0.999999, seed=0, part=1)
-    trained = train(small_config('gaussian', encoder, prior='mixture'), digits[0], tmp_path / 'run')
+    trained = train(small_config('gaussian', encoder, prior='learned'), digits[0], tmp_path / 'run')
     latents, _ = infer_latents(trained, blank)
     assert torch.isfinite(latents).all()
 
@@ -66,10 +66,10 @@ def test_the_commands(command, csv_dir, tmp_path, quicken, monkeypatch, module, 
     quicken(monkeypatch)
     run = tmp_path / 'run'
     flags = ['--epochs', '2', '--latent-dim', '6', '--device', 'cpu', '--run-dir', run]
-    status, _, err = command(module, '--data-path', csv_dir, '--prior', 'mixture', *arguments, *flags)
+    status, _, err = command(module, '--data-path', csv_dir, '--prior', 'learned', *arguments, *flags)
     assert status == 0 and not err, err
     results = json.loads((run / 'results.json').read_text())
-    assert results['prior'] == 'mixture' and load_run(run).model.prior is not None
+    assert results['prior'] == 'learned' and load_run(run).model.prior is not None
     refine = [] if 'laplace' in arguments else ['--refine', 'full']
     status, _, err = command(evaluate, run, '--likelihood', '4', *refine)
     assert status == 0, err
