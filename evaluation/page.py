@@ -38,8 +38,8 @@ CAPTIONS = {
     'tsne_train.png': 'Training latents (codes of the posterior means), mapped to the plane by t-SNE.',
     'codes.png': 'Codes of the test images in the plane, on their two principal components and by t-SNE.',
     'grid.png': (
-        'Decoded codes in the plane, at equally probable steps of the prior. Neighbours should be alike, '
-        'and every class should have its place.'
+        'Decoded codes in the plane, at equally probable steps of the standard prior. Neighbours should be '
+        'alike, and every class should have its place.'
     ),
     'loss.png': (
         'Negative ELBO and its two terms, means over each epoch. Validation, where there is an encoder: '
