@@ -184,7 +184,8 @@ TABLES = {
                 'noisy copies': 'training images with noise (a standard deviation of 0.1)',
                 'test images': 'the test images, one half against the other',
             }.items()
-        ],
+        ]
+        + [row(['train_vad.py', *LEARNED], fill={'set': 'prior'}, images='samples from a learned prior')],
     ),
     'gans': Table(
         [
