@@ -56,7 +56,7 @@ def pick_pair(dataset: ImageDataset, classes: tuple[int, int]) -> tuple[int, int
 
 def draw_code_plane(model, file_name: Path):
     """The decoded codes of a model with two latent dimensions, laid out in the plane at quantiles of the
-    family's own prior, so that each image stands for an equal share of it. (A learned prior has none.)"""
+    family's own prior, so that each image stands for an equal share of it (a learned one has none)."""
     u = (torch.arange(GRID, device=model.pixel_bias.device) + 0.5) / GRID
     across, up = torch.meshgrid(model.family.quantile(u), model.family.quantile(u).flip(0), indexing='xy')
     z = torch.stack([across, up], -1).view(-1, 2)  # [GRID^2, 2], the top row first

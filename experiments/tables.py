@@ -114,9 +114,9 @@ FAMILIES = {
     'VAD, exponential, 60': (['train_vad.py', '--dist', 'exponential'], ('vad', 'exponential')),
 }
 FAMILIES = {name: (command, f'{REPORTED_LOSSES[key]:.4f}') for name, (command, key) in FAMILIES.items()}
-LEARNED_PRIORS = row(['train_vad.py', *LEARNED]), row(['train_vae.py', *LEARNED])
 FAMILIES['VAD, uniform, 60'] = ['train_vad.py', '--dist', 'uniform'], 'given up'
 ENCODERS = {'AE, 8': (['train_ae.py'], 'none'), 'VAE, 60': (['train_vae.py'], 'none')}
+LEARNED_PRIORS = row(['train_vad.py', *LEARNED]), row(['train_vae.py', *LEARNED])
 SYSTEM, COMMAND, REPORT = Column('system, latent dimensions'), Column('command'), Column("a report's")
 TEST_LOSS, PCA = Column('test loss', 'results.test_loss'), Column('PCA', 'results.pca_loss')
 NEIGHBOURS = Column('neighbours', 'results.knn_accuracy', 3, min)
