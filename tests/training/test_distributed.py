@@ -88,6 +88,16 @@ def test_two_processes_train_on_incomplete_images_as_one_does(command, processes
     assert two['test_rmse_missing'] == pytest.approx(one['test_rmse_missing'], rel=1e-2)
 
 
+def test_two_processes_learn_the_prior_that_one_does(command, processes, csv_dir, tmp_path):
+    learned = ['--prior', 'learned', '--run-dir']
+    status, _, err = command(train_vad, '--data-path', csv_dir, *FLAGS, *learned, tmp_path / '1')
+    assert status == 0, err
+    statuses, _, err = processes(2, train_vad, *learned, tmp_path / '2')
+    assert statuses == [0, 0], err
+    one, two = (load_checkpoint(tmp_path / n / 'checkpoint.pt')['model']['prior.params'] for n in '12')
+    torch.testing.assert_close(two, one, rtol=0.02, atol=0.02)
+
+
 def test_an_interrupted_run_goes_on_with_another_number_of_processes(command, processes, csv_dir, tmp_path):
     many = ['--epochs', '20', '--dist', 'exponential']
     whole, run, copy = (tmp_path / name for name in ('whole', 'run', 'copy'))
