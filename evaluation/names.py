@@ -102,7 +102,8 @@ def describe(results: dict) -> str:
     family = f'{FAMILY_NAMES[results["dist"]]} ' if results.get('dist') else ''
     article = 'an' if (family or SYSTEMS[results['system']])[0].lower() in 'aeio' else 'a'  # a uniform one
     words = f'{article} {family}{SYSTEMS[results["system"]]} with {results["latent_dim"]} latent dimensions'
-    return words.removesuffix('s') if results['latent_dim'] == 1 else words
+    words = words.removesuffix('s') if results['latent_dim'] == 1 else words
+    return words + (' and a learned prior' if results.get('prior') == 'learned' else '')
 
 
 def summarise(results: dict) -> str:

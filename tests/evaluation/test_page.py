@@ -61,6 +61,13 @@ def test_a_run_in_a_few_words(system, dist, d, words):
     assert describe(dict(system=system, dist=dist, latent_dim=d)) == words
 
 
+def test_a_run_with_a_learned_prior_says_so():
+    results = dict(system='vad', dist='gaussian', latent_dim=6)
+    words = 'a Gaussian variational auto-decoder with 6 latent dimensions'
+    assert describe({**results, 'prior': 'learned'}) == f'{words} and a learned prior'
+    assert describe({**results, 'prior': 'standard'}) == words
+
+
 def test_figures_have_units():
     assert Figure('KL', 'nats', 1).text(1234.56) == '1,234.6 nats'
     assert Figure('classes', digits=0).text(10) == '10'
