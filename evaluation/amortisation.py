@@ -38,7 +38,8 @@ def amortisation(trained: TrainedRun, test_set: ImageDataset) -> list[dict]:
     encoded = encode(model, images, images.own()[:IMAGES])
     seed = noise_key(config.seed, GRADE)
     table = []
-    for start, latents in (('encoder', encoded), ('prior', torch.zeros_like(encoded))):  # zeros are the prior
+    # Zeros are the prior, the family's own one.
+    for start, latents in (('encoder', encoded), ('prior', torch.zeros_like(encoded))):
         for passes in PASSES:
             label = f'fitting from the {start}'
             schedule = NEW_IMAGES._replace(passes=passes)

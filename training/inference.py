@@ -139,7 +139,7 @@ def infer_latents(
     They are the encoder's; without an encoder they start at the linear map's, and are fitted in so many
     passes (None: those of new_images_schedule). refine: fit the posteriors that an encoder gives, too.
     copies: of the shifted copies too, after the images', [len(images), K]. label: of the progress bar. Images
-    of which nothing is observed have the prior's.
+    of which nothing is observed have the prior's, unless it is learned: then they stay as they are.
     """
     started = time.perf_counter()
     model, config = trained.model, trained.config
