@@ -64,6 +64,16 @@ SYSTEMS = {
     'vad-uniform': ('VAD, uniform', ['train_vad.py', '--dist', 'uniform'], ['inferred', 'own']),
     'vad-full': ('VAD, Gaussian, full', ['train_vad.py', '--dist', 'gaussian-full'], ['inferred', 'full']),
     'vae': ('VAE, Gaussian', ['train_vae.py'], ['inferred', 'own', 'full']),
+    'vad-learned': (
+        'VAD, Gaussian, learned prior',
+        ['train_vad.py', '--prior', 'learned'],
+        ['inferred', 'own', 'full'],
+    ),
+    'vae-learned': (
+        'VAE, Gaussian, learned prior',
+        ['train_vae.py', '--prior', 'learned'],
+        ['inferred', 'own', 'full'],
+    ),
     'lstm-vae': ('LSTM-VAE, Gaussian', ['train_vae.py', '--encoder', 'lstm'], ['inferred', 'own', 'full']),
 }
 DEFAULTS = {'fashion-mnist': list(SYSTEMS)[:-1], 'mnist': ['vad', 'vae', 'lstm-vae']}

@@ -23,8 +23,8 @@ from training.randomness import INFER, noise_key
 from training.runs import TrainedRun
 
 DIAGONAL = Schedule(passes=60, lr=0.06)  # of posteriors that treat each dimension by itself
-FULL_PASSES = 200  # of those with a full covariance
-DRAWS = 4  # of each image in a pass: one is too noisy for so many parameters
+FULL_PASSES = 600  # of those with a full covariance
+DRAWS = 2  # of each image in a pass
 LR_MEAN, LR_LOG_DIAGONAL, LR_T = 0.2, 0.03, 0.012  # peak learning rates
 BATCH = 50  # images
 SMALLEST_STEP = 1e-3  # in z, whose differences would else be lost in rounding
@@ -75,18 +75,23 @@ def start_full(
 
 @torch.enable_grad()  # whatever the caller does
 def fit_full(
-    objective: NegativeELBO, params: Tensor, x: Tensor, observed: Tensor | None, index: Tensor, progress: tqdm
+    objective: NegativeELBO, start: Tensor, x: Tensor, observed: Tensor | None, index: Tensor, progress: tqdm
 ) -> Tensor:
-    """Fit packed parameters [B, K] to images x [B, *shape] in 0-1, whose indices are int64 [B].
+    """Fit packed parameters [B, K], from start, to images x [B, *shape] in 0-1, whose indices are int64 [B].
 
     A step in the mean is taken in units of the posterior's start, mean + L w: there all directions are alike.
+
+    The divergence from the prior is that of the samples, log q(z) - log p(z), whose gradient takes the way
+    through z alone. In expectation that is the gradient of the KL. Where q is the true posterior, log q(z)
+    and log p(x, z) differ by a constant, and the gradient of each single sample is zero: the noise that keeps
+    Adam away from the optimum ends as it comes near. (Roeder et al., "Sticking the landing", 2017.)
     """
-    b, seed = len(x), noise_key(objective.config.seed, INFER)
-    mean, log_diagonal, t = unpack(params)
+    model, b, seed = objective.model, len(x), noise_key(objective.config.seed, INFER)
+    mean, log_diagonal, t = unpack(start)
     unit = scale_tril(log_diagonal, t)  # L
     d = mean.shape[1]
     w = torch.zeros_like(mean).requires_grad_()
-    log_diagonal, packed = log_diagonal.clone().requires_grad_(), params[:, 2 * d :].clone().requires_grad_()
+    log_diagonal, packed = log_diagonal.clone().requires_grad_(), start[:, 2 * d :].clone().requires_grad_()
     groups = [
         dict(params=[w], peak=LR_MEAN),
         dict(params=[log_diagonal], peak=LR_LOG_DIAGONAL),
@@ -104,11 +109,13 @@ def fit_full(
         for group in adam.param_groups:
             group['lr'] = group['peak'] * one_cycle(number, FULL_PASSES, warm_up=0.05)
         noise = dict(seed=seed, step=number, rows=rows, ids=index[rows], draw=draw)
-        z, kl = kernels.sample_kl(current(), 'gaussian-full', **noise)
-        kl = objective.model.kl_to_prior(z, kl)
+        params = current()
+        z, _ = kernels.sample_kl(params, 'gaussian-full', **noise)  # [DRAWS * B, D]
+        log_q = model.family.log_density(params.detach(), z.view(DRAWS, b, d)).sum(-1).flatten()
         adam.zero_grad()
         # Each image descends its own negative ELBO, whatever --beta was in training.
-        ((objective.reconstruction(z, x, observed) + kl).sum() / DRAWS).backward()
+        loss = objective.reconstruction(z, x, observed) + log_q - model.log_prior(z)  # [DRAWS * B]
+        (loss.sum() / DRAWS).backward()
         adam.step()
         progress.update()
     fitted = current().detach()
@@ -138,28 +145,26 @@ def refine_posteriors(
     if full:
         check_full_covariance(model.latent_dim, len(latents), 1, latents.device)
     images = Images(dataset, latents.device)
-    if not full and model.dist:
-        return model, fit_latents(model, latents.clone(), images, config, INFER, DIAGONAL, 'refining')
-    gaussian, mean = with_posteriors(model, 'gaussian'), model.mean(latents)
+    batches = images.own().split(BATCH)
     exact = with_posteriors(model, 'gaussian')
     exact.bfloat16 = False  # whose rounding would be larger than the differences
-    if model.dist:
-        step = torch.exp(latents[:, model.latent_dim : 2 * model.latent_dim])
-    else:
+    if not model.dist:  # a Gaussian around the point, by Laplace's approximation
+        mean = model.mean(latents)
         step = torch.full_like(mean, 0.1)
-    if not full:
-        batches = images.own().split(BATCH)
         precisions = (precision(exact, config, mean[i], step[i], images[i][1]) for i in batches)
         log_sigma = torch.cat([-0.5 * torch.log(p.diagonal(dim1=1, dim2=2)).float() for p in precisions])
-        start = torch.cat([mean, log_sigma], 1)
-        return gaussian, fit_latents(gaussian, start, images, config, INFER, DIAGONAL, 'refining')
+        model, latents = with_posteriors(model, 'gaussian'), torch.cat([mean, log_sigma], 1)
+    # Also before a full covariance: Laplace's approximation is only as good as the mean it is taken around.
+    latents = fit_latents(model, latents.clone(), images, config, INFER, DIAGONAL, 'refining')
+    if not full:
+        return model, latents
+    mean, step = model.mean(latents), torch.exp(latents[:, model.latent_dim : 2 * model.latent_dim])
     posteriors = with_posteriors(model, 'gaussian-full')
     objective, fitted = NegativeELBO(posteriors, config), []
-    batches = images.own().split(BATCH)
     with tqdm(total=len(batches) * FULL_PASSES, desc='refining', disable=None, leave=False) as progress:
         for index in batches:
             x, observed = images[index]
             # Also where the latents have a full covariance: they were fitted one draw a step.
-            params = start_full(exact, config, mean[index], step[index], observed)
-            fitted.append(fit_full(objective, params, x, observed, index, progress))
+            start = start_full(exact, config, mean[index], step[index], observed)
+            fitted.append(fit_full(objective, start, x, observed, index, progress))
     return posteriors, torch.cat(fitted)

@@ -60,8 +60,8 @@ def test_full_posteriors_of_a_linear_decoder_are_the_true_ones(vad_config, linea
     assert model.dist == 'gaussian-full' and model.decoder is trained.model.decoder
     mu, s, t = unpack(fitted)
     scale = torch.exp(s)[:, :, None] * (t + torch.eye(4))
-    torch.testing.assert_close(mu, mean, atol=0.05, rtol=0.01)
-    torch.testing.assert_close(scale @ scale.mT, covariance.expand(5, 4, 4), atol=2e-3, rtol=0.1)
+    torch.testing.assert_close(mu, mean, atol=2e-4, rtol=0)
+    torch.testing.assert_close(scale @ scale.mT, covariance.expand(5, 4, 4), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize('system', ['ad', 'ae'])
