@@ -27,6 +27,7 @@ class ADConfig(LatentConfig):
     """Train an auto-decoder (AD), grade it and draw its pictures."""
 
     system: ClassVar[str] = 'ad'
+    beta: float = 1.0  # no flag: points have no KL
     latent_dim: int = other_default(Config, 'latent_dim', 128)
     latent_lr: float = flag(0.1, 'peak learning rate of the latents', positive)
 
@@ -106,6 +107,7 @@ class AEConfig(LatentConfig):
     """Train an auto-encoder (AE), grade it and draw its pictures."""
 
     system: ClassVar[str] = 'ae'
+    beta: float = 1.0  # no flag: points have no KL
     latent_dim: int = other_default(Config, 'latent_dim', 8)
     encoder: str = other_default(VAEConfig, 'encoder', 'conv3')
     decoder: str = other_default(LatentConfig, 'decoder', 'mirror')

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import train_ad
+import train_ae
 import train_gan
 import train_vad
 import train_vae
@@ -57,6 +58,12 @@ def test_bad_flags_get_one_line(command, csv_dir, tmp_path, one_line, arguments,
     status, out, err = command(train_vad, '--data-path', csv_dir, '--run-dir', tmp_path / 'run', *arguments)
     assert status == 2 and one_line(err) and message in err and not out
     assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('script', [train_ad, train_ae])
+def test_points_have_no_kl_to_weigh(command, script, one_line):
+    status, _, err = command(script, '--beta', '0.5')
+    assert status == 2 and one_line(err) and 'unrecognized arguments: --beta' in err
 
 
 def test_no_traceback_in_a_process_of_its_own(csv_dir, tmp_path, one_line):

@@ -22,8 +22,8 @@ FILE = Path('run') / 'checkpoint.pt'
 SCRIPTS = {'ad': train_ad, 'vad': train_vad, 'ae': train_ae, 'vae': train_vae, 'gan': train_gan}
 # What each system may be asked for, away from its defaults.
 CHANGED = {
-    'ad': dict(latent_dim=3, latent_lr=0.2, decoder='mlp', bfloat16=True, beta=0.5),
-    'vad': dict(dist='laplace', n_train=500, n_test=40, seed=2**32 - 1, lr=0.5, obs_std=0.3),
+    'ad': dict(latent_dim=3, latent_lr=0.2, decoder='mlp', bfloat16=True),
+    'vad': dict(dist='laplace', n_train=500, n_test=40, seed=2**32 - 1, lr=0.5, obs_std=0.3, beta=0.5),
     'ae': dict(dropout=0.1, prune=0.5, patience=3, min_delta=0.5, weight_decay=0.01, trial=4),
     'vae': dict(
         encoder='lstm',

@@ -91,9 +91,10 @@ def test_a_run_keeps_what_it_found(command, csv_dir, tmp_path, quicken, monkeypa
     assert json.loads((run_dir / 'config.json').read_text())['obs_std'] == config['obs_std']
 
 
-def test_a_bernoulli_likelihood_has_none():
-    with pytest.raises(UserError, match='--likelihood gaussian for --obs-std auto, got bernoulli'):
-        VAEConfig(obs_std='auto', likelihood='bernoulli')
+@pytest.mark.parametrize('value', ['auto', 0.1])
+def test_a_bernoulli_likelihood_has_none(value):
+    with pytest.raises(UserError, match=f'--likelihood gaussian for --obs-std {value}, got bernoulli'):
+        VAEConfig(obs_std=value, likelihood='bernoulli')
 
 
 @pytest.mark.parametrize('flags', [dict(patience=3), dict(tune=5)])
