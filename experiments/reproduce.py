@@ -51,7 +51,7 @@ COMPARISONS = {
         + ['--methods', 'mean', 'nearest', 'ppca', 'soft-impute', 'vae', 'miwae', 'vad'],
         imputation_report,
     ),
-    'likelihood': (['-m', 'experiments.likelihood', '--n-test', '100'], likelihood),
+    'likelihood': (['-m', 'experiments.likelihood', '--n-test', '100', '--seeds', '0', '1', '2'], likelihood),
     'likelihood-mnist': (
         ['-m', 'experiments.likelihood', '--data', 'mnist-dynamic', '--n-test', '400'],
         likelihood,

@@ -191,7 +191,7 @@ def describe_error(error: Exception) -> str | None:
         place = f'cannot use {error.filename}: ' if error.filename else ''
         return place + describe_failure(error)
     if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and 'memory' in str(error).lower():
-        return 'not enough memory; use a smaller --batch-size, --latent-dim or --n-train'
+        return 'not enough memory; ask for fewer images or draws, smaller batches or latents'
     return None
 
 

@@ -56,7 +56,7 @@ FULL = 'the disk is full; make room and start the same command again, of a run w
         (OSError(errno.EIO, 'Input/output error'), 'Input/output error'),
         (OSError('no number'), 'no number'),
         (UserError('expected this'), 'expected this'),
-        (MemoryError(), 'not enough memory; use a smaller --batch-size, --latent-dim or --n-train'),
+        (MemoryError(), 'not enough memory; ask for fewer images or draws, smaller batches or latents'),
         (ValueError('a fault of the program'), None),
     ],
 )
