@@ -192,9 +192,9 @@ TEXTS = 'system', 'dist', 'dataset'
 
 
 def write_index(folder: Path):
-    """Write index.html: a table of the runs in folder (and one deeper), sorted by a click on a column."""
+    """Write index.html: a table of the runs in folder, however deep, sorted by a click on a column."""
     lines = []
-    for path in sorted({*folder.glob('*/results.json'), *folder.glob('*/*/results.json')}):
+    for path in sorted(folder.glob('*/**/results.json')):
         try:
             results = read_json(path)
         except UserError:  # it is being written, or broken: the run is left out

@@ -115,7 +115,7 @@ def test_a_report_is_one_file_with_names_in_place_of_keys(run):
 
 
 def test_the_index_has_a_row_for_each_run(run):
-    twin = run.parent / 'sweep' / 'gan'
+    twin = run.parent / 'likelihood' / 'runs' / 'gan'
     twin.mkdir(parents=True)
     (twin / 'samples.png').touch()
     (twin / 'results.json').write_text(json.dumps(dict(system='gan', frechet=None)))
@@ -124,5 +124,5 @@ def test_the_index_has_a_row_for_each_run(run):
     write_index(run.parent)
     page = (run.parent / 'index.html').read_text(encoding='utf-8')
     assert page.count('<tr>') == 3 and '2 runs.' in page
-    assert '<a href="vad &lt;1&gt;/report.html">' in page and 'src="sweep/gan/samples.png"' in page
+    assert '<a href="vad &lt;1&gt;/report.html">' in page and 'src="likelihood/runs/gan/samples.png"' in page
     assert 'data-value="0.0965">0.0965<' in page
