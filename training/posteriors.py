@@ -15,14 +15,14 @@ from training.batches import Images
 from training.config import Config
 from training.data import ImageDataset
 from training.errors import NotFinite, UserError
-from training.inference import Schedule, fit_latents
+from training.inference import Schedule, fit_latents, new_images_schedule
 from training.memory import check_full_covariance
 from training.objective import NegativeELBO
 from training.optimisers import one_cycle
 from training.randomness import INFER, noise_key
 from training.runs import TrainedRun
 
-DIAGONAL = Schedule(passes=60, lr=0.06)  # of posteriors that treat each dimension by itself
+FURTHER = Schedule(passes=240, lr=0.12, quiet=0.5)  # of the run's own family
 FULL_PASSES = 600  # of those with a full covariance
 DRAWS = 2  # of each image in a pass
 LR_MEAN, LR_LOG_DIAGONAL, LR_T = 0.2, 0.03, 0.012  # peak learning rates
@@ -154,8 +154,11 @@ def refine_posteriors(
         precisions = (precision(exact, config, mean[i], step[i], images[i][1]) for i in batches)
         log_sigma = torch.cat([-0.5 * torch.log(p.diagonal(dim1=1, dim2=2)).float() for p in precisions])
         model, latents = with_posteriors(model, 'gaussian'), torch.cat([mean, log_sigma], 1)
+    schedule = FURTHER
+    if not new_images_schedule(model, dataset, config).quiet:  # some posteriors go astray without noise
+        schedule = FURTHER._replace(quiet=0.0)
     # Also before a full covariance: Laplace's approximation is only as good as the mean it is taken around.
-    latents = fit_latents(model, latents.clone(), images, config, INFER, DIAGONAL, 'refining')
+    latents = fit_latents(model, latents.clone(), images, config, INFER, schedule, 'refining')
     if not full:
         return model, latents
     mean, step = model.mean(latents), torch.exp(latents[:, model.latent_dim : 2 * model.latent_dim])

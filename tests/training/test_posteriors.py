@@ -110,7 +110,7 @@ def test_fewer_pixels_than_dimensions_and_a_small_obs_std(vad_config):
 
 def test_posteriors_without_correlations_are_fitted_further(digits, vad_config, monkeypatch):
     trained = make(vad_config, 'vad')
-    monkeypatch.setattr(posteriors, 'DIAGONAL', posteriors.Schedule(passes=5, lr=0.06))
+    monkeypatch.setattr(posteriors, 'FURTHER', posteriors.Schedule(passes=5, lr=0.06))
     latents = torch.zeros(40, 8)
     model, fitted = refine_posteriors(trained, digits[1], latents, full=False)
     assert model is trained.model and not torch.equal(fitted, latents) and not latents.any()
