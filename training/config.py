@@ -269,16 +269,16 @@ class LatentConfig(Config):
                 f'expected --missing together with --missing-kind {self.missing_kind}, got none; add '
                 f'--missing, or leave it out'
             )
-        # Without images it is the flag's value; with them it can be the default, which a Bernoulli likelihood
-        # does not read.
-        if self.likelihood == 'bernoulli' and (self.learn_obs_std or (self.obs_std and not self.shape)):
-            raise UserError(
-                f'expected --likelihood gaussian for --obs-std {self.obs_std or "auto"}, got bernoulli, '
-                f'which has no standard deviation; leave out one or the other'
-            )
         if self.obs_std == 'auto':
             object.__setattr__(self, 'learn_obs_std', True)
             object.__setattr__(self, 'obs_std', None)  # the default, to start with
+        # Before the images are known, obs_std is what --obs-std says; then it can be the default.
+        given = 'auto' if self.learn_obs_std else None if self.shape else self.obs_std
+        if given and self.likelihood == 'bernoulli':
+            raise UserError(
+                f'expected --likelihood gaussian for --obs-std {given}, got bernoulli, which has no standard '
+                f'deviation; leave out one or the other'
+            )
         values = {'lr': networks.DECODERS[self.decoder].lr}
         if self.shape:  # the images are known
             values |= self.defaults_by_missing()

@@ -154,9 +154,9 @@ def refine_posteriors(
         precisions = (precision(exact, config, mean[i], step[i], images[i][1]) for i in batches)
         log_sigma = torch.cat([-0.5 * torch.log(p.diagonal(dim1=1, dim2=2)).float() for p in precisions])
         model, latents = with_posteriors(model, 'gaussian'), torch.cat([mean, log_sigma], 1)
-    schedule = FURTHER
-    if not new_images_schedule(model, dataset, config).quiet:  # some posteriors go astray without noise
-        schedule = FURTHER._replace(quiet=0.0)
+    # Without noise only where new images are fitted so: other posteriors go astray.
+    quiet = new_images_schedule(model, dataset, config).quiet > 0
+    schedule = FURTHER if quiet else FURTHER._replace(quiet=0.0)
     # Also before a full covariance: Laplace's approximation is only as good as the mean it is taken around.
     latents = fit_latents(model, latents.clone(), images, config, INFER, schedule, 'refining')
     if not full:

@@ -97,6 +97,11 @@ def test_a_bernoulli_likelihood_has_none(value):
         VAEConfig(obs_std=value, likelihood='bernoulli')
 
 
+def test_a_bernoulli_likelihood_has_none_where_the_images_are_known():
+    with pytest.raises(UserError, match='--likelihood gaussian for --obs-std auto, got bernoulli'):
+        VAEConfig(obs_std='auto', likelihood='bernoulli', shape=(28, 28))
+
+
 @pytest.mark.parametrize('flags', [dict(patience=3), dict(tune=5)])
 def test_losses_that_choose_need_a_fixed_one(flags):
     with pytest.raises(UserError, match='a number for --obs-std with --patience or --tune'):
